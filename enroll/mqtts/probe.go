@@ -1,0 +1,88 @@
+package mqtts
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// probeTimeout bounds the wait for an answer to the plaintext probe.
+const probeTimeout = 1500 * time.Millisecond
+
+// wantsProbe tells an attempt that got not a byte of TLS.
+func (a *attempt) wantsProbe() bool {
+	return a.step() == StepClientHello && a.stopped && len(a.wire.first()) == 0 && a.ctx.Err() == nil
+}
+
+// probe connects again and sends a CONNECT without TLS, without credentials and
+// with a client id of its own: a listener that answers it is a plaintext one.
+// What it finds replaces the diagnosis of step client_hello.
+func (a *attempt) probe() {
+	conn, err := a.connect(min(probeTimeout, a.target.StepTimeout))
+	if err != nil {
+		return
+	}
+	w := newWire(a.ctx, conn, nil)
+	defer w.Close()
+	w.arm(min(probeTimeout, a.target.StepTimeout))
+	if _, err := w.Write(encodeConnect(mqtt311, "probe-"+randomHex(6), "", "")); err != nil {
+		return
+	}
+	r := bufio.NewReader(io.LimitReader(w, 4<<10))
+	f, err := readFrame(r)
+	if err == nil && f.kind == typeConnack {
+		_, _ = w.Write(encodeDisconnect()) // a goodbye
+	}
+	if head := w.first(); isForeign(head) {
+		a.rediagnose(head)
+	}
+}
+
+// isForeign tells first bytes that are no record of a TLS handshake.
+func isForeign(head []byte) bool {
+	return len(head) > 0 && head[0] != recordAlert && head[0] != recordHandshake
+}
+
+// rediagnose replaces what is known of step client_hello.
+func (a *attempt) rediagnose(head []byte) {
+	a.diagnoses = nil
+	code, answer := speaks(head)
+	a.explain(code, facts{"answer": answer})
+	s := &a.steps[a.current]
+	s.Detail = printable("not TLS: the listener answers a plaintext CONNECT with "+answer, 300)
+}
+
+// notTLS explains a listener that answered the ClientHello in another protocol.
+func (a *attempt) notTLS(head []byte) {
+	code, answer := speaks(head)
+	a.explain(code, facts{"answer": answer})
+	a.fail("not TLS: the listener answered "+answer, false)
+}
+
+// speaks tells the protocol by the first bytes, and shows them. A few bytes of
+// a slow listener are enough.
+func speaks(head []byte) (Code, string) {
+	line, _, _ := bytes.Cut(head, []byte("\r\n"))
+	quoted := fmt.Sprintf("%q", printable(string(line), 60))
+	switch {
+	case begins(head, "HTTP/"):
+		return CodeNotMQTTHTTP, quoted
+	case begins(head, "SSH-"):
+		return CodeNotMQTTSSH, quoted
+	case head[0] == byte(typeConnack)<<4 && len(head) >= 2 && head[1] < 0x80:
+		return CodePlaintextListener, fmt.Sprintf("CONNACK %x", head[:min(len(head), 2+int(head[1]))])
+	}
+	if strings.ContainsFunc(string(line), func(r rune) bool { return !isPrint(r) }) {
+		quoted = fmt.Sprintf("% x", head[:min(len(head), 16)])
+	}
+	return CodeNotTLS, quoted
+}
+
+// begins tells whether head starts with prefix, or is the beginning of it.
+func begins(head []byte, prefix string) bool {
+	n := min(len(head), len(prefix))
+	return n >= 2 && string(head[:n]) == prefix[:n]
+}

@@ -1,0 +1,264 @@
+package mqtts
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode/utf8"
+)
+
+// Defaults of a Target's zero values.
+const (
+	DefaultPort        = 8883 // secure-mqtt, IANA
+	DefaultTimeout     = 8 * time.Second
+	DefaultStepTimeout = 3 * time.Second
+	// TopicPrefix is where a run publishes when Target.Topic is empty: one
+	// level with a random name is put below it. Access lists of brokers grant
+	// verifiers "fleetca/verify/#".
+	TopicPrefix = "fleetca/verify/"
+)
+
+// Values of Target.Version.
+const (
+	Version311  = "3.1.1" // OASIS MQTT 3.1.1
+	Version5    = "5"     // OASIS MQTT 5.0
+	VersionAuto = "auto"  // 5, then 3.1.1 where the broker has no 5
+)
+
+// A Target is a broker to verify and the way to do it.
+type Target struct {
+	// URL is mqtts://host[:port], or host[:port]. The port is 8883 by default.
+	URL string
+	// Address, when set, is the host:port that is dialled in place of the
+	// URL's. The URL's host stays the server name.
+	Address string
+	// ServerName is the DNS name or IP address that the broker's certificate
+	// must carry. The URL's host by default.
+	ServerName string
+	// Roots is the trust bundle: the authorities that the broker's chain must
+	// end in. An empty bundle is refused; the system's is never used.
+	Roots []*x509.Certificate
+	// Certificate is the client's certificate, chain and key. Nil sends none.
+	Certificate *tls.Certificate
+	// CRLs are held against the broker's chain (which fails when it is
+	// revoked) and our own certificate (to explain a refusal).
+	CRLs []*x509.RevocationList
+
+	// ClientID is a random one by default: a known one would take over the
+	// session of the device that owns it (MQTT-3.1.4-2).
+	ClientID string
+	// Username and Password go into CONNECT when not empty.
+	Username, Password string
+	// Topic is a private one below TopicPrefix by default. No wildcards.
+	Topic string
+	// Version is VersionAuto by default.
+	Version string
+
+	// MinTLS and MaxTLS are tls.VersionTLS12 and tls.VersionTLS13 by default;
+	// nothing older is offered.
+	MinTLS, MaxTLS uint16
+
+	// SkipPublish ends the run after CONNACK.
+	SkipPublish bool
+	// Timeout bounds the run, StepTimeout each of its steps.
+	Timeout, StepTimeout time.Duration
+
+	// Control is net.Dialer.Control: it sees every address after name
+	// resolution and before the connection is made, and may refuse it.
+	Control func(network, address string, c syscall.RawConn) error
+	// SessionCache enables resumption. Nil: every handshake is a full one.
+	SessionCache tls.ClientSessionCache
+	// Now is the clock that certificates and CRLs are held against.
+	Now func() time.Time
+}
+
+// Validate reports what in t cannot be used, for a person. It touches no
+// network. Verify refuses a Target that Validate refuses.
+func (t Target) Validate() error {
+	if _, _, err := SplitURL(t.URL); err != nil {
+		return err
+	}
+	if t.Address != "" {
+		if _, _, err := splitHostPort(t.Address); err != nil {
+			return fmt.Errorf("address %q: %w", t.Address, err)
+		}
+	}
+	if len(t.Roots) == 0 {
+		return errNoRoots
+	}
+	if c := t.Certificate; c != nil && (len(c.Certificate) == 0 || c.PrivateKey == nil) {
+		return errors.New("client certificate: give the certificate and its private key")
+	}
+	switch t.Version {
+	case "", VersionAuto, Version311, Version5:
+	default:
+		return fmt.Errorf("MQTT version %q: use 3.1.1, 5 or auto", t.Version)
+	}
+	if err := t.validateTLS(); err != nil {
+		return err
+	}
+	return t.validateStrings()
+}
+
+var errNoRoots = errors.New("the trust bundle is empty: give the certificates of the authorities that issue the broker's certificate")
+
+func (t Target) validateTLS() error {
+	for _, v := range []uint16{t.MinTLS, t.MaxTLS} {
+		if v != 0 && v != tls.VersionTLS12 && v != tls.VersionTLS13 {
+			return fmt.Errorf("TLS version 0x%04x: use TLS 1.2 or 1.3", v)
+		}
+	}
+	if t.MinTLS != 0 && t.MaxTLS != 0 && t.MinTLS > t.MaxTLS {
+		return errors.New("the lowest TLS version is above the highest")
+	}
+	return nil
+}
+
+// validateStrings checks what goes into MQTT as UTF-8 strings of at most 65,535
+// bytes (MQTT 5.0 section 1.5.4).
+func (t Target) validateStrings() error {
+	fields := []struct{ name, value string }{
+		{"client id", t.ClientID}, {"user name", t.Username}, {"topic", t.Topic},
+	}
+	for _, f := range fields {
+		if len(f.value) > 65535 || !utf8.ValidString(f.value) || strings.ContainsRune(f.value, 0) {
+			return fmt.Errorf("%s: must be UTF-8 without NUL and of at most 65535 bytes", f.name)
+		}
+	}
+	if len(t.Password) > 65535 {
+		return errors.New("password: must be of at most 65535 bytes")
+	}
+	if strings.ContainsAny(t.Topic, "+#") {
+		return fmt.Errorf("topic %q: a topic that is published to has no wildcards (+, #)", t.Topic)
+	}
+	if t.Password != "" && t.Username == "" && t.Version == Version311 {
+		return errors.New("password: MQTT 3.1.1 allows none without a user name")
+	}
+	return nil
+}
+
+// withDefaults returns t with every zero value filled in. t must be valid.
+func (t Target) withDefaults() Target {
+	host, _, _ := SplitURL(t.URL)
+	setDefault(&t.ServerName, host)
+	t.ServerName = strings.TrimSuffix(t.ServerName, ".")
+	setDefault(&t.ClientID, "fleetca-"+randomHex(6)) // 20 bytes; 3.1.1 promises 23 (MQTT-3.1.3-5)
+	setDefault(&t.Topic, TopicPrefix+randomHex(8))
+	setDefault(&t.Version, VersionAuto)
+	setDefault(&t.MinTLS, tls.VersionTLS12)
+	setDefault(&t.MaxTLS, tls.VersionTLS13)
+	if t.Timeout <= 0 {
+		t.Timeout = DefaultTimeout
+	}
+	if t.StepTimeout <= 0 {
+		t.StepTimeout = DefaultStepTimeout
+	}
+	if t.Now == nil {
+		t.Now = time.Now
+	}
+	return t
+}
+
+// limit returns how long a step may take, for a person.
+func (t Target) limit() string { return min(t.StepTimeout, t.Timeout).String() }
+
+// address returns the host:port to dial.
+func (t Target) address() string {
+	if t.Address != "" {
+		return t.Address
+	}
+	host, port, err := SplitURL(t.URL)
+	if err != nil {
+		return ""
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// withScheme returns raw as a URL.
+func withScheme(raw string) string {
+	if strings.Contains(raw, "://") {
+		return raw
+	}
+	return "mqtts://" + raw
+}
+
+// SplitURL returns the host and port of mqtts://host[:port] or host[:port]. Its
+// errors are for a person.
+func SplitURL(raw string) (host string, port int, err error) {
+	rest := raw
+	if scheme, after, ok := strings.Cut(raw, "://"); ok {
+		if !strings.EqualFold(scheme, "mqtts") {
+			return "", 0, schemeError(raw, scheme, after)
+		}
+		rest = after
+	}
+	if strings.Contains(rest, "@") {
+		return "", 0, errors.New("the URL carries a user name: it belongs into an option of its own, the password into a file")
+	}
+	rest = strings.TrimSuffix(rest, "/")
+	if strings.ContainsAny(rest, "/?#") {
+		return "", 0, fmt.Errorf("%q: an MQTTS URL is mqtts://HOST[:PORT], without a path", raw)
+	}
+	if rest == "" {
+		return "", 0, errors.New("no broker given: use mqtts://HOST[:8883]")
+	}
+	if ip := net.ParseIP(strings.Trim(rest, "[]")); ip != nil { // an IPv6 address without a port
+		return strings.Trim(rest, "[]"), DefaultPort, nil
+	}
+	if !strings.Contains(rest, ":") {
+		rest = net.JoinHostPort(rest, strconv.Itoa(DefaultPort))
+	}
+	host, port, err = splitHostPort(rest)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q: %w", raw, err)
+	}
+	return host, port, nil
+}
+
+func schemeError(raw, scheme, after string) error {
+	if strings.EqualFold(scheme, "mqtt") {
+		if u, err := url.Parse(raw); err == nil && u.Port() == "1883" {
+			after = u.Hostname()
+		}
+		return fmt.Errorf("mqtt:// is plaintext MQTT, which is not verified: use mqtts://%s", after)
+	}
+	return fmt.Errorf("unknown scheme %q: use mqtts://HOST[:8883]", scheme)
+}
+
+func splitHostPort(s string) (string, int, error) {
+	host, service, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", 0, errors.New("is not HOST:PORT")
+	}
+	port, err := strconv.ParseUint(service, 10, 16)
+	if err != nil || port == 0 {
+		return "", 0, fmt.Errorf("port %q is not a number from 1 to 65535", service)
+	}
+	if host == "" || strings.ContainsAny(host, " \t\r\n") {
+		return "", 0, errors.New("the host is missing or has spaces in it")
+	}
+	return host, int(port), nil
+}
+
+// randomHex returns n random bytes in hex.
+func randomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}

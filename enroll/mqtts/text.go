@@ -1,0 +1,126 @@
+package mqtts
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// textWidth is the width that WriteText wraps at.
+const textWidth = 100
+
+// A palette colours text, or leaves it as it is.
+type palette bool
+
+const (
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	dim    = "2"
+	bold   = "1"
+)
+
+func (p palette) paint(code, s string) string {
+	if !p {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+// resultColours are the colours of results, severities and verdicts.
+var resultColours = map[string]string{
+	"pass": green, "fail": red, "warn": yellow, "skipped": dim,
+	"error": red, "warning": yellow, "info": dim, "inconclusive": yellow,
+}
+
+// WriteText writes the report for a terminal: a table of the steps, the verdict,
+// and each diagnosis with its fix. It wraps at 100 columns.
+func (r *Report) WriteText(w io.Writer, colour bool) error {
+	var b bytes.Buffer
+	p := palette(colour)
+	r.writeHead(&b, p)
+	r.writeSteps(&b, p)
+	r.writeVerdict(&b, p)
+	for _, d := range r.Diagnosis {
+		d.write(&b, p)
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+func (r *Report) writeHead(b *bytes.Buffer, p palette) {
+	fmt.Fprintf(b, "%s as %s", p.paint(bold, printable(r.Target.URL, 80)), printable(r.Target.ServerName, 80))
+	if r.Target.Address != "" {
+		fmt.Fprintf(b, " at %s", printable(r.Target.Address, 80))
+	}
+	b.WriteString("\n\n")
+}
+
+func (r *Report) writeSteps(b *bytes.Buffer, p palette) {
+	const row = "  %-20s %s %-12s %-22s %-14s %9s\n"
+	head := fmt.Sprintf(row, "STEP", fmt.Sprintf("%-8s", "RESULT"), "TCP", "TLS HANDSHAKE", "MQTT", "MS")
+	b.WriteString(p.paint(dim, strings.TrimSuffix(head, "\n")) + "\n")
+	for i, s := range r.Steps {
+		result := p.paint(resultColours[string(s.Result)], fmt.Sprintf("%-8s", s.Result))
+		ms := ""
+		if s.DurationMs > 0 {
+			ms = fmt.Sprintf("%.1f", s.DurationMs)
+		}
+		fmt.Fprintf(b, row, fmt.Sprintf("%d %s", i+1, s.Name), result, words(s.State.TCP), words(s.State.TLS), mqttWords(s.State.MQTT), ms)
+		for _, line := range wrap(s.Detail, textWidth-4) {
+			b.WriteString("    " + p.paint(dim, line) + "\n")
+		}
+	}
+	b.WriteString("\n")
+}
+
+// words turns a constant into words.
+func words[S ~string](s S) string { return strings.ReplaceAll(string(s), "_", " ") }
+
+func mqttWords(s MQTTState) string {
+	if s == MQTTSecure {
+		return "secure"
+	}
+	return words(s)
+}
+
+func (r *Report) writeVerdict(b *bytes.Buffer, p palette) {
+	text := fmt.Sprintf("%s in %.1f ms", strings.ToUpper(string(r.Verdict)), r.DurationMs)
+	b.WriteString("  " + p.paint(bold+";"+resultColours[string(r.Verdict)], text) + "\n")
+}
+
+func (d Diagnosis) write(b *bytes.Buffer, p palette) {
+	fmt.Fprintf(b, "\n  %s at %s\n", p.paint(resultColours[string(d.Severity)], string(d.Severity)+": "+string(d.Code)), d.Step)
+	for _, line := range wrap(d.Message, textWidth-4) {
+		b.WriteString("    " + line + "\n")
+	}
+	for i, line := range wrap(d.Fix, textWidth-9) {
+		label := "     "
+		if i == 0 {
+			label = p.paint(bold, "fix:") + " "
+		}
+		b.WriteString("    " + label + line + "\n")
+	}
+}
+
+// wrap breaks text into lines of at most width runes, between words where it
+// can.
+func wrap(text string, width int) []string {
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(printable(text, 2000)) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+			lines, line = append(lines, line), ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	if line != "" {
+		lines = append(lines, line)
+	}
+	return lines
+}
