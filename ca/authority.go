@@ -1,0 +1,316 @@
+package ca
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/smallstep/certificates/cas/apiv1"
+	"github.com/smallstep/certificates/cas/softcas"
+)
+
+// clockTolerance is how far the wall clock may step back before nothing is
+// signed any more (I7).
+const clockTolerance = 5 * time.Second
+
+// A Ledger is where an Authority records.
+type Ledger interface {
+	Recorder
+	CRLStore
+	// Certificate returns a recorded certificate, or an Error of KindNotFound.
+	Certificate(ctx context.Context, serial SerialNumber) (*Certificate, error)
+}
+
+// Config says what an Authority works with.
+type Config struct {
+	Issuers    []Issuer  // as the store holds them, the root among them
+	Keys       Keyring   // opens their keys
+	Ledger     Ledger    //
+	LastEvent  time.Time // the ledger's newest audit event: the clock must not be before it
+	Now        func() time.Time
+	CRLPeriod  time.Duration // from thisUpdate to nextUpdate; 7 days when zero
+	CRLRenewal time.Duration // a scheduled CRL this long after the last, at most a quarter of CRLPeriod (I12); an hour, or that quarter, when zero
+}
+
+// An Authority issues certificates and CRLs. It is safe for concurrent use.
+type Authority struct {
+	cfg   Config
+	roots []*x509.Certificate
+	own   map[string]bool // SHA-256 of the keys of all issuers
+	clock atomic.Int64    // newest time seen, Unix nanoseconds
+
+	mu      sync.RWMutex
+	issuers map[string]*signer
+}
+
+// A signer is an issuer with its key at hand.
+type signer struct {
+	Issuer
+	cas       *softcas.SoftCAS    // nil when the key is kept apart
+	notBefore time.Time           // its chain is valid from here
+	notAfter  time.Time           // to here
+	names     *x509.VerifyOptions // how its chain's name constraints are checked; nil without any
+}
+
+// Open returns an Authority whose issuer keys are open and have passed a
+// self-test signature. A key that is missing, locked with another passphrase
+// or not the certificate's is an Error of KindKey that names it.
+func Open(ctx context.Context, cfg Config) (*Authority, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.CRLPeriod == 0 {
+		cfg.CRLPeriod = 7 * 24 * time.Hour
+	}
+	if cfg.CRLRenewal == 0 {
+		cfg.CRLRenewal = min(time.Hour, cfg.CRLPeriod/4)
+	}
+	if cfg.CRLRenewal > cfg.CRLPeriod/4 {
+		return nil, fmt.Errorf("a CRL every %v is too late for CRLs that are valid for %v: renew at a quarter of it", cfg.CRLRenewal, cfg.CRLPeriod)
+	}
+	a := &Authority{cfg: cfg, own: map[string]bool{}, issuers: map[string]*signer{}}
+	if !cfg.LastEvent.IsZero() { // the zero time has no UnixNano
+		a.clock.Store(cfg.LastEvent.UnixNano())
+	}
+	for _, i := range cfg.Issuers {
+		s := &signer{Issuer: i}
+		if i.Purpose == PurposeRoot {
+			a.roots = append(a.roots, i.Certificate)
+		}
+		a.own[hexSHA256(i.Certificate.RawSubjectPublicKeyInfo)] = true
+		if i.KeyURI != "" {
+			key, err := cfg.Keys.Open(ctx, i.KeyURI, i.Certificate.PublicKey)
+			if err != nil {
+				return nil, fmt.Errorf("issuer %s: %w", i.ID, err)
+			}
+			if s.cas, err = softcas.New(ctx, apiv1.Options{CertificateChain: []*x509.Certificate{i.Certificate}, Signer: key}); err != nil {
+				return nil, fmt.Errorf("issuer %s: %w", i.ID, err)
+			}
+		}
+		a.issuers[i.ID] = s
+	}
+	if len(a.roots) == 0 {
+		return nil, errors.New("the store holds no root; run fleetca init")
+	}
+	return a, a.checkChains()
+}
+
+// An Order is what a certificate is asked for. Names come from policy, never
+// from the certification request (I9).
+type Order struct {
+	Profile    string
+	Holder     Holder
+	CommonName string
+	DNSNames   []string
+	IPs        []net.IP
+	PublicKey  crypto.PublicKey
+	KeySHA256  string // of PublicKey's SubjectPublicKeyInfo, lower-case hex
+	// Claim returns what is committed with the certificate, for the record it
+	// is handed, which holds no bytes to serve yet (DER is empty).
+	Claim func(Certificate) any
+}
+
+// Issue checks, signs, records, and returns the recorded certificate (design
+// decision 1). Errors: KindProfile, KindNameNotAllowed, KindIssuerInactive,
+// KindWeakKey, KindBlockedKey, KindClock, KindKey, and whatever the Ledger's
+// Commit refuses with.
+func (a *Authority) Issue(ctx context.Context, o Order) (*Certificate, error) {
+	profile, err := ProfileNamed("profile", o.Profile)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.checkOrder(profile, o); err != nil {
+		return nil, err
+	}
+	now, err := a.now()
+	if err != nil {
+		return nil, err
+	}
+	s, err := a.activeFor(profile.Purpose, now)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := s.sign(profile, o, now)
+	if err != nil {
+		return nil, err
+	}
+	record := recordOf(s, profile, o, cert)
+	claim := o.Claim(record)
+	record.DER = cert.Raw
+	if err := a.cfg.Ledger.Commit(ctx, []Issuance{{Certificate: record, Claim: claim}})[0]; err != nil {
+		return nil, err
+	}
+	return &record, nil
+}
+
+// checkOrder holds an order against what no policy may override.
+func (a *Authority) checkOrder(p *Profile, o Order) error {
+	if p.Holder != o.Holder.Kind || o.Holder.ID == "" {
+		return Errorf(KindProfile, "profile", "", "profile %s is for a %s, not for %s", p.Name, p.Holder, o.Holder)
+	}
+	if err := checkNames(o); err != nil {
+		return err
+	}
+	if err := checkKey("csr", o.PublicKey); err != nil {
+		return err
+	}
+	if a.own[o.KeySHA256] {
+		return Errorf(KindBlockedKey, "csr", "make a key of your own", "this key is one of the authority's own")
+	}
+	return nil
+}
+
+// now returns the time, unless the clock went backwards (I7).
+func (a *Authority) now() (time.Time, error) {
+	now := a.cfg.Now()
+	seen := a.clock.Load()
+	if back := time.Duration(seen - now.UnixNano()); back > clockTolerance {
+		return now, Errorf(KindClock, "", "set the server's clock (chrony, systemd-timesyncd); signing goes on by itself then",
+			"the clock is %v behind the newest record", back.Round(time.Second))
+	}
+	for seen < now.UnixNano() && !a.clock.CompareAndSwap(seen, now.UnixNano()) {
+		seen = a.clock.Load()
+	}
+	return now, nil
+}
+
+// activeFor returns the newest issuer of a purpose that may sign at a time.
+func (a *Authority) activeFor(p Purpose, now time.Time) (*signer, error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	var best *signer
+	for _, s := range a.issuers {
+		if s.Purpose != p || s.State != IssuerActive || s.cas == nil || now.Before(s.notBefore) || !now.Before(s.notAfter) {
+			continue
+		}
+		if best == nil || s.Certificate.NotBefore.After(best.Certificate.NotBefore) {
+			best = s
+		}
+	}
+	if best == nil {
+		return nil, Errorf(KindIssuerInactive, "profile", "GET /api/v1/issuers shows their states", "no active issuer signs for purpose %s", p)
+	}
+	return best, nil
+}
+
+// sign makes and signs the certificate of an order, and holds what came out
+// against it (I3). The signature itself was verified by x509.CreateCertificate.
+func (s *signer) sign(p *Profile, o Order, now time.Time) (*x509.Certificate, error) {
+	notBefore := now.Add(-p.Backdate).Truncate(time.Second)
+	notAfter := notBefore.Add(p.Validity - time.Second) // both ends count (RFC 5280, 4.1.2.5)
+	if notAfter.After(s.notAfter) {
+		notAfter = s.notAfter
+	}
+	serial := NewSerialNumber()
+	template := &x509.Certificate{
+		SerialNumber: serial.Int(),
+		Subject:      subjectFor(o),
+		DNSNames:     o.DNSNames, IPAddresses: o.IPs,
+		NotBefore: notBefore, NotAfter: notAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: p.ExtKeyUsage,
+		BasicConstraintsValid: true,
+		PublicKey:             o.PublicKey,
+	}
+	if _, ok := o.PublicKey.(*rsa.PublicKey); ok && slices.Contains(p.ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
+		template.KeyUsage |= x509.KeyUsageKeyEncipherment // RSA key exchange of TLS 1.2
+	}
+	if len(s.StatusURLs) > 0 {
+		template.CRLDistributionPoints = []string{s.CDP()}
+		template.IssuingCertificateURL = []string{s.CertificateURL()}
+	}
+	res, err := s.cas.CreateCertificate(&apiv1.CreateCertificateRequest{Template: template, Lifetime: p.Validity})
+	if err != nil {
+		return nil, Errorf(KindKey, "", "look at the key store; nothing was released", "issuer %s cannot sign: %w", s.ID, err)
+	}
+	cert := res.Certificate
+	switch {
+	case SerialNumberOf(cert.SerialNumber) != serial, cert.IsCA, cert.Subject.CommonName != template.Subject.CommonName,
+		!slices.Equal(cert.DNSNames, o.DNSNames), !slices.EqualFunc(cert.IPAddresses, o.IPs, net.IP.Equal),
+		cert.NotAfter.After(s.notAfter), cert.NotBefore.After(now),
+		hexSHA256(cert.RawSubjectPublicKeyInfo) != o.KeySHA256:
+		return nil, fmt.Errorf("sign certificate: what was signed is not what was ordered for %s", o.Holder)
+	}
+	return cert, s.checkConstraints(cert, now)
+}
+
+// recordOf returns what the ledger keeps of a freshly signed certificate, all
+// but its bytes.
+func recordOf(s *signer, p *Profile, o Order, cert *x509.Certificate) Certificate {
+	names := slices.Clone(cert.DNSNames)
+	for _, ip := range cert.IPAddresses {
+		names = append(names, ip.String())
+	}
+	return Certificate{
+		SerialNumber: SerialNumberOf(cert.SerialNumber), SHA256: hexSHA256(cert.Raw),
+		Subject: cert.Subject.String(), Names: names, IssuerID: s.ID, Profile: p.Name, Holder: o.Holder,
+		Status: StatusGood, NotBefore: cert.NotBefore.UTC(), NotAfter: cert.NotAfter.UTC(),
+		KeySHA256: o.KeySHA256, CDP: s.CDP(),
+	}
+}
+
+// Issuers returns every issuer: those that devices hang on first, roots last.
+func (a *Authority) Issuers() []Issuer {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	var all []Issuer
+	for _, s := range a.issuers {
+		all = append(all, s.Issuer)
+	}
+	slices.SortFunc(all, func(x, y Issuer) int {
+		return cmp.Or(issuerOrder(x)-issuerOrder(y), strings.Compare(x.ID, y.ID))
+	})
+	return all
+}
+
+func issuerOrder(i Issuer) int {
+	return slices.Index([]Purpose{PurposeDevice, PurposeBroker, PurposeRoot}, i.Purpose)
+}
+
+// Issuer returns one issuer.
+func (a *Authority) Issuer(id string) (*Issuer, error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	s, ok := a.issuers[id]
+	if !ok {
+		return nil, Errorf(KindNotFound, "issuer", "GET /api/v1/issuers lists them", "there is no issuer %.64q", id)
+	}
+	i := s.Issuer
+	return &i, nil
+}
+
+// SetStatusURLs makes the issuer publish under these base URLs, oldest first.
+func (a *Authority) SetStatusURLs(id string, urls []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s, ok := a.issuers[id]; ok {
+		next := *s
+		next.StatusURLs = slices.Clone(urls)
+		a.issuers[id] = &next
+	}
+}
+
+// Chain returns the certificates from an issuer's own up to, without, its root.
+func (a *Authority) Chain(issuerID string) []*x509.Certificate {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	chain := a.chain(issuerID)
+	return slices.DeleteFunc(chain, func(c *x509.Certificate) bool {
+		return slices.ContainsFunc(a.roots, c.Equal)
+	})
+}
+
+// Roots returns the trust anchors.
+func (a *Authority) Roots() []*x509.Certificate { return slices.Clone(a.roots) }
+
+// TrustGeneration numbers the trust bundle: how many roots it ever had.
+func (a *Authority) TrustGeneration() int64 { return int64(len(a.roots)) }

@@ -1,0 +1,161 @@
+package ca
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"time"
+)
+
+// A HolderKind says what a certificate identifies.
+type HolderKind string
+
+// The kinds of holders.
+const (
+	HolderDevice HolderKind = "device"
+	HolderBroker HolderKind = "broker"
+	HolderServer HolderKind = "server"
+	HolderAgent  HolderKind = "agent"
+	HolderCanary HolderKind = "canary"
+)
+
+// A Holder is the end entity a certificate belongs to.
+type Holder struct {
+	Kind HolderKind
+	ID   string
+}
+
+func (h Holder) String() string { return string(h.Kind) + ":" + h.ID }
+
+// A Certificate is a certificate that stands in the ledger: its bytes may be
+// served. Authority.Issue and the store are the only makers.
+type Certificate struct {
+	SerialNumber SerialNumber
+	SHA256       string   // of the DER, lower-case hex
+	Subject      string   // distinguished name, RFC 4514
+	Names        []string // subject alternative names: DNS names, then IP addresses
+	IssuerID     string
+	Profile      string
+	Holder       Holder
+	Status       Status
+	Reason       Reason    // empty while the status is good
+	RevokedAt    time.Time // of the hold or revocation; zero while good
+	NotBefore    time.Time
+	NotAfter     time.Time
+	KeySHA256    string // of the SubjectPublicKeyInfo, lower-case hex
+	CDP          string // the CRL distribution point written into it; empty for none
+	DER          []byte
+}
+
+// PEM returns the certificate alone, PEM-encoded.
+func (c *Certificate) PEM() string { return string(encodePEM(c.DER)) }
+
+// X509 parses the certificate.
+func (c *Certificate) X509() (*x509.Certificate, error) { return x509.ParseCertificate(c.DER) }
+
+// StatusAt returns the status as shown at a time: a good certificate past its
+// notAfter is expired.
+func (c *Certificate) StatusAt(now time.Time) Status {
+	if c.Status == StatusGood && now.After(c.NotAfter) {
+		return StatusExpired
+	}
+	return c.Status
+}
+
+// RenewAfter returns when the holder should ask for its next certificate: at
+// two thirds of the validity, up to 5 % of it earlier, by the serial number,
+// so that a fleet enrolled at once does not renew at once.
+func (c *Certificate) RenewAfter() time.Time {
+	life := c.NotAfter.Sub(c.NotBefore)
+	sum := sha256.Sum256([]byte(c.SerialNumber))
+	jitter := life / 20 * time.Duration(sum[0]) / 255
+	return c.NotBefore.Add(life*2/3 - jitter).Truncate(time.Second)
+}
+
+// certificateJSON is the REST form of a Certificate.
+type certificateJSON struct {
+	SerialNumber SerialNumber `json:"serialNumber"`
+	SHA256       string       `json:"sha256"`
+	Subject      string       `json:"subject"`
+	Names        []string     `json:"names"`
+	Issuer       string       `json:"issuer"`
+	Profile      string       `json:"profile"`
+	Status       Status       `json:"status"`
+	Reason       Reason       `json:"reason,omitempty"`
+	RevokedAt    *time.Time   `json:"revokedAt,omitempty"`
+	NotBefore    time.Time    `json:"notBefore"`
+	NotAfter     time.Time    `json:"notAfter"`
+	Device       string       `json:"device,omitempty"`
+	Broker       string       `json:"broker,omitempty"`
+	PEM          string       `json:"pem"`
+}
+
+// MarshalJSON writes the REST form, with the status as it is now.
+func (c *Certificate) MarshalJSON() ([]byte, error) {
+	v := certificateJSON{
+		SerialNumber: c.SerialNumber, SHA256: c.SHA256, Subject: c.Subject, Names: c.Names,
+		Issuer: c.IssuerID, Profile: c.Profile, Status: c.StatusAt(time.Now()), Reason: c.Reason,
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, PEM: c.PEM(),
+	}
+	if v.Names == nil {
+		v.Names = []string{}
+	}
+	if !c.RevokedAt.IsZero() {
+		v.RevokedAt = &c.RevokedAt
+	}
+	switch c.Holder.Kind {
+	case HolderDevice:
+		v.Device = c.Holder.ID
+	case HolderBroker:
+		v.Broker = c.Holder.ID
+	}
+	return json.Marshal(v)
+}
+
+// UnmarshalJSON reads the REST form.
+func (c *Certificate) UnmarshalJSON(b []byte) error {
+	var v certificateJSON
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	block, _ := pem.Decode([]byte(v.PEM))
+	if block == nil {
+		return fmt.Errorf("certificate %s: pem holds no PEM block", v.SerialNumber)
+	}
+	*c = Certificate{
+		SerialNumber: v.SerialNumber, SHA256: v.SHA256, Subject: v.Subject, Names: v.Names,
+		IssuerID: v.Issuer, Profile: v.Profile, Status: v.Status, Reason: v.Reason,
+		NotBefore: v.NotBefore, NotAfter: v.NotAfter, DER: block.Bytes,
+	}
+	if v.RevokedAt != nil {
+		c.RevokedAt = *v.RevokedAt
+	}
+	switch {
+	case v.Device != "":
+		c.Holder = Holder{HolderDevice, v.Device}
+	case v.Broker != "":
+		c.Holder = Holder{HolderBroker, v.Broker}
+	}
+	return nil
+}
+
+// EncodeChain returns certificates as one PEM text, in their order.
+func EncodeChain(chain ...*x509.Certificate) string {
+	var out []byte
+	for _, c := range chain {
+		out = append(out, encodePEM(c.Raw)...)
+	}
+	return string(out)
+}
+
+func encodePEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func hexSHA256(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,169 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/big"
+	"path/filepath"
+	"time"
+	"unicode/utf8"
+
+	"github.com/smallstep/certificates/cas/apiv1"
+	"github.com/smallstep/certificates/cas/softcas"
+)
+
+// Lifetimes of what InitConfig makes.
+const (
+	rootYears     = 20
+	issuerYears   = 8
+	rootCRLPeriod = 366 * 24 * time.Hour // its key is offline: once a year is often enough
+	caBackdate    = 24 * time.Hour       // wrong clocks on the line must not refuse a new CA
+)
+
+const maxOrganization = 64 // ub-organization-name, RFC 5280, appendix A.1
+
+// InitConfig says where a new hierarchy's keys go.
+type InitConfig struct {
+	Dir          string // issuer keys go to Dir/keys
+	RootKeyPath  string // where the root's key goes, apart from Dir/keys
+	Passphrase   []byte // encrypts every key file
+	Organization string // O of the subjects, at most 64 characters; none when empty
+	Now          func() time.Time
+}
+
+// A Hierarchy is what Initialize made: a root, and the issuers under it with
+// their first, empty CRLs (I16).
+type Hierarchy struct {
+	Issuers []Issuer
+	CRLs    []*CRL
+}
+
+// Root returns the root's certificate.
+func (h *Hierarchy) Root() *x509.Certificate { return h.Issuers[0].Certificate }
+
+// Initialize makes a root, an issuer for devices and one for brokers and
+// servers, each with a P-256 key in an encrypted file, and their first CRLs.
+// Key files that exist already are an error; nothing is overwritten.
+func Initialize(ctx context.Context, cfg InitConfig) (*Hierarchy, error) {
+	if len(cfg.Passphrase) == 0 {
+		return nil, errors.New("key files need a passphrase")
+	}
+	if n := utf8.RuneCountInString(cfg.Organization); n > maxOrganization {
+		return nil, fmt.Errorf("the organization is %d characters long, more than %d", n, maxOrganization)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	var id [2]byte
+	rand.Read(id[:])
+	b := &builder{cfg: cfg, now: cfg.Now(), suffix: hex.EncodeToString(id[:])}
+
+	rootKey, err := createKeyFile(ctx, cfg.RootKeyPath, cfg.Passphrase)
+	if err != nil {
+		return nil, fmt.Errorf("make the root's key: %w", err)
+	}
+	root, err := b.selfSign(rootKey)
+	if err != nil {
+		return nil, err
+	}
+	h := &Hierarchy{Issuers: []Issuer{{ID: "root", Purpose: PurposeRoot, State: IssuerActive, Certificate: root, Parent: "root"}}}
+	keys := map[string]crypto.Signer{"root": rootKey}
+	for _, kind := range []struct {
+		purpose Purpose
+		name    string
+		usages  []x509.ExtKeyUsage
+	}{
+		{PurposeDevice, "Device issuing CA", []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageOCSPSigning}},
+		{PurposeBroker, "Broker issuing CA", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageOCSPSigning}},
+	} {
+		id := string(kind.purpose)
+		path := filepath.Join("keys", id+"-issuer.pem")
+		key, err := createKeyFile(ctx, filepath.Join(cfg.Dir, path), cfg.Passphrase)
+		if err != nil {
+			return nil, fmt.Errorf("make the %s issuer's key: %w", id, err)
+		}
+		cert, err := b.sign(kind.name, kind.usages, key.Public(), root, rootKey)
+		if err != nil {
+			return nil, err
+		}
+		keys[id] = key
+		h.Issuers = append(h.Issuers, Issuer{ID: id, Purpose: kind.purpose, State: IssuerActive, Certificate: cert, Parent: "root", KeyURI: fileURI(path)})
+	}
+	for _, i := range h.Issuers {
+		crl, err := b.firstCRL(ctx, i, keys[i.ID])
+		if err != nil {
+			return nil, err
+		}
+		h.CRLs = append(h.CRLs, crl)
+	}
+	return h, nil
+}
+
+// A builder makes the certificates of one hierarchy.
+type builder struct {
+	cfg    InitConfig
+	now    time.Time
+	suffix string // tells two hierarchies of one organization apart
+}
+
+func (b *builder) template(name string, years int) *x509.Certificate {
+	subject := pkix.Name{CommonName: name + " " + b.suffix}
+	if b.cfg.Organization != "" {
+		subject.Organization = []string{b.cfg.Organization}
+	}
+	return &x509.Certificate{
+		SerialNumber: NewSerialNumber().Int(), Subject: subject,
+		NotBefore: b.now.Add(-caBackdate).Truncate(time.Second), NotAfter: b.now.AddDate(years, 0, 0).Truncate(time.Second),
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, IsCA: true, BasicConstraintsValid: true,
+	}
+}
+
+// selfSign makes the root.
+func (b *builder) selfSign(key crypto.Signer) (*x509.Certificate, error) {
+	t := b.template("Root CA", rootYears)
+	t.MaxPathLen = 1
+	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+	if err != nil {
+		return nil, fmt.Errorf("sign the root: %w", err)
+	}
+	return x509.ParseCertificate(der)
+}
+
+// sign makes an issuer under the root: path length 0, its usages nested.
+func (b *builder) sign(name string, usages []x509.ExtKeyUsage, key crypto.PublicKey, root *x509.Certificate, rootKey crypto.Signer) (*x509.Certificate, error) {
+	t := b.template(name, issuerYears)
+	t.MaxPathLenZero, t.ExtKeyUsage = true, usages
+	der, err := x509.CreateCertificate(rand.Reader, t, root, key, rootKey)
+	if err != nil {
+		return nil, fmt.Errorf("sign the %s: %w", name, err)
+	}
+	return x509.ParseCertificate(der)
+}
+
+// firstCRL signs an issuer's CRL number 1, without entries.
+func (b *builder) firstCRL(ctx context.Context, i Issuer, key crypto.Signer) (*CRL, error) {
+	period := 7 * 24 * time.Hour
+	if i.Purpose == PurposeRoot {
+		period = rootCRLPeriod
+	}
+	cas, err := softcas.New(ctx, apiv1.Options{CertificateChain: []*x509.Certificate{i.Certificate}, Signer: key})
+	if err != nil {
+		return nil, err
+	}
+	this := b.now.UTC().Truncate(time.Second)
+	res, err := cas.CreateCRL(&apiv1.CreateCRLRequest{RevocationList: &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: this, NextUpdate: this.Add(period),
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("sign the first CRL of %s: %w", i.ID, err)
+	}
+	return &CRL{IssuerID: i.ID, Number: 1, ThisUpdate: this, NextUpdate: this.Add(period), Scheduled: true, DER: res.CRL}, nil
+}
+
+func isNotFound(err error) bool { return errors.Is(err, IsKind(KindNotFound)) }

@@ -1,0 +1,128 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"go.step.sm/crypto/kms"
+	kmsapi "go.step.sm/crypto/kms/apiv1"
+	_ "go.step.sm/crypto/kms/softkms" // encrypted key files
+	"go.step.sm/crypto/kms/uri"
+	"go.step.sm/crypto/pemutil"
+)
+
+// A Keyring opens signing keys by their go.step.sm/crypto/kms URI.
+type Keyring struct {
+	Dir        string // what a relative path in a softkms URI is relative to
+	Passphrase []byte // of encrypted key files
+}
+
+// fileURI returns the softkms URI of a key file.
+func fileURI(path string) string { return "softkms:path=" + path }
+
+// Open opens a key and tests it with a signature: it must be the private key
+// of public. Anything else is an Error of KindKey that says which and why.
+func (k Keyring) Open(ctx context.Context, keyURI string, public crypto.PublicKey) (crypto.Signer, error) {
+	u, err := uri.Parse(keyURI)
+	if err != nil {
+		return nil, Errorf(KindKey, "", "restore the issuer's row from a backup", "key URI %q: %w", keyURI, err)
+	}
+	name := keyURI
+	if path := u.Get("path"); u.Scheme == "softkms" && path != "" {
+		// As a path, not a URI: the folder may hold characters that a URI escapes.
+		if name = path; !filepath.IsAbs(path) {
+			name = filepath.Join(k.Dir, path)
+		}
+	}
+	km, err := kms.New(ctx, kmsapi.Options{URI: keyURI})
+	if err != nil {
+		return nil, Errorf(KindKey, "", "build with support for this kind of key store", "key URI %q: %w", keyURI, err)
+	}
+	key, err := km.CreateSigner(&kmsapi.CreateSignerRequest{SigningKey: name, Password: k.Passphrase})
+	switch {
+	case errors.As(err, &kmsapi.NotFoundError{}):
+		return nil, Errorf(KindKey, "", "put the key file back, or restore a backup", "key %s is missing: %w", name, err)
+	case errors.Is(err, x509.IncorrectPasswordError):
+		return nil, Errorf(KindKey, "", "give the passphrase that init was run with (--passphrase-file or FLEETCA_PASSPHRASE)", "the passphrase does not open key %s: %w", name, err)
+	case err != nil:
+		return nil, Errorf(KindKey, "", "let the server read it, give its passphrase, or restore a backup", "key %s does not open: %w", name, err)
+	}
+	if err := testKey(key, public); err != nil {
+		return nil, Errorf(KindKey, "", "put the right key file back, or restore a backup", "key %s is not the issuer certificate's: %w", name, err)
+	}
+	return key, nil
+}
+
+// testKey signs random octets and verifies them with the public key.
+func testKey(key crypto.Signer, public crypto.PublicKey) error {
+	same, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !same.Equal(public) {
+		return errors.New("public keys differ")
+	}
+	template := &x509.CertificateRequest{RawSubject: []byte{0x30, 0}}
+	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+	if err != nil {
+		return fmt.Errorf("self-test signature: %w", err)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return fmt.Errorf("self-test signature: %w", err)
+	}
+	return csr.CheckSignature()
+}
+
+// createKeyFile makes a P-256 key and writes it to path, mode 0600, as
+// PKCS #8 encrypted with the passphrase (PBES2, RFC 8018).
+func createKeyFile(ctx context.Context, path string, passphrase []byte) (crypto.Signer, error) {
+	km, err := kms.New(ctx, kmsapi.Options{URI: "softkms:"})
+	if err != nil {
+		return nil, err
+	}
+	made, err := km.CreateKey(&kmsapi.CreateKeyRequest{Name: path, SignatureAlgorithm: kmsapi.ECDSAWithSHA256})
+	if err != nil {
+		return nil, err
+	}
+	block, err := pemutil.Serialize(made.PrivateKey, pemutil.WithPKCS8(true), pemutil.WithPassword(passphrase))
+	if err != nil {
+		return nil, err
+	}
+	if err := writeFileSync(path, pem.EncodeToMemory(block), 0o600); err != nil {
+		return nil, err
+	}
+	key, ok := made.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("a %T cannot sign", made.PrivateKey)
+	}
+	return key, nil
+}
+
+// writeFileSync writes a new file, and syncs it and its folder. A file that
+// exists stays as it is, and is an error; one that was not written whole is
+// removed.
+func writeFileSync(path string, data []byte, mode os.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// FingerprintOf returns the SHA-256 fingerprint of a certificate in lower-case hex.
+func FingerprintOf(c *x509.Certificate) string {
+	return hexSHA256(c.Raw)
+}

@@ -1,0 +1,67 @@
+package ca
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"slices"
+	"time"
+)
+
+// A Profile is what a kind of certificate looks like (RFC 5280, section 4).
+// Every one has keyUsage digitalSignature and is never a CA.
+type Profile struct {
+	Name        string
+	Purpose     Purpose    // of the issuer that signs it
+	Holder      HolderKind // what its certificates identify
+	ExtKeyUsage []x509.ExtKeyUsage
+	Validity    time.Duration // from notBefore to notAfter, at most; never past the issuer's notAfter (I7)
+	Backdate    time.Duration // notBefore lies this far back: clocks on the line are wrong
+}
+
+// profiles are the profiles there are.
+var profiles = []Profile{
+	{Name: "device", Purpose: PurposeDevice, Holder: HolderDevice, Validity: 365 * 24 * time.Hour, Backdate: time.Hour,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}},
+	{Name: "broker", Purpose: PurposeBroker, Holder: HolderBroker, Validity: 90 * 24 * time.Hour, Backdate: time.Hour,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}},
+	{Name: "server", Purpose: PurposeBroker, Holder: HolderServer, Validity: 30 * 24 * time.Hour, Backdate: time.Hour,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}},
+	{Name: "agent", Purpose: PurposeBroker, Holder: HolderAgent, Validity: 30 * 24 * time.Hour, Backdate: time.Hour,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}},
+	{Name: "canary", Purpose: PurposeDevice, Holder: HolderCanary, Validity: time.Hour, Backdate: 5 * time.Minute,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}},
+}
+
+// Profiles returns every profile.
+func Profiles() []Profile { return slices.Clone(profiles) }
+
+// ProfileNamed returns a profile by its name.
+func ProfileNamed(field, name string) (*Profile, error) {
+	for i := range profiles {
+		if profiles[i].Name == name {
+			return &profiles[i], nil
+		}
+	}
+	return nil, Errorf(KindProfile, field, "GET /api/v1/profiles lists them", "there is no profile %.64q", name)
+}
+
+var ekuNames = map[x509.ExtKeyUsage]string{
+	x509.ExtKeyUsageClientAuth: "clientAuth",
+	x509.ExtKeyUsageServerAuth: "serverAuth",
+}
+
+// MarshalJSON writes the REST form; durations as Go writes them ("8760h0m0s").
+func (p Profile) MarshalJSON() ([]byte, error) {
+	var ekus []string
+	for _, u := range p.ExtKeyUsage {
+		ekus = append(ekus, ekuNames[u])
+	}
+	return json.Marshal(struct {
+		Name        string     `json:"name"`
+		Purpose     Purpose    `json:"issuerPurpose"`
+		Holder      HolderKind `json:"holder"`
+		ExtKeyUsage []string   `json:"extendedKeyUsages"`
+		Validity    string     `json:"validity"`
+		Backdate    string     `json:"backdate"`
+	}{p.Name, p.Purpose, p.Holder, ekus, p.Validity.String(), p.Backdate.String()})
+}
