@@ -1,0 +1,187 @@
+package enroll
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll/brokers"
+)
+
+// loadTries is how often newer CRLs than those just read may already be at a
+// broker, handed over by another job or replica.
+const loadTries = 5
+
+// loadedCRLs remembers which bundle this process handed to each broker last,
+// so that a broker that missed one is known, and the others are not bothered.
+type loadedCRLs struct {
+	mu   sync.Mutex
+	sums map[string][sha256.Size]byte // by broker, of the bundle
+}
+
+func (l *loadedCRLs) set(broker string, bundle []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sums == nil {
+		l.sums = map[string][sha256.Size]byte{}
+	}
+	l.sums[broker] = sha256.Sum256(bundle)
+}
+
+func (l *loadedCRLs) is(broker string, bundle []byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sum, ok := l.sums[broker]
+	return ok && sum == sha256.Sum256(bundle)
+}
+
+// publishCRLFor handles JobCRL.
+func (s *Service) publishCRLFor(ctx context.Context, subject string) error {
+	var certs []*ca.Certificate
+	switch kind, id, _ := strings.Cut(subject, ":"); kind {
+	case "device":
+		d, err := s.store.Device(ctx, id)
+		if err != nil {
+			return err
+		}
+		certs = d.Certificates
+	case "certificate":
+		cert, err := s.store.Certificate(ctx, ca.SerialNumber(id))
+		if err != nil {
+			return err
+		}
+		certs = []*ca.Certificate{cert}
+	default:
+		return fmt.Errorf("job subject %q is neither device:ID nor certificate:SERIAL", subject)
+	}
+	if err := s.showOnCRLs(ctx, certs); err != nil {
+		return err
+	}
+	return s.eachDriver(ctx, s.loadNewCRLs)
+}
+
+// showOnCRLs publishes the CRL of every issuer whose newest one does not show
+// what these certificates are now. What is on the CRL decides, and no time:
+// a CRL may be dated after a decision and still be without it, when it was
+// signed while the decision was being committed.
+func (s *Service) showOnCRLs(ctx context.Context, certs []*ca.Certificate) error {
+	byIssuer := map[string][]*ca.Certificate{}
+	for _, cert := range certs {
+		if s.cfg.Now().Before(cert.NotAfter) {
+			byIssuer[cert.IssuerID] = append(byIssuer[cert.IssuerID], cert)
+		}
+	}
+	for issuer, certs := range byIssuer {
+		crl, err := s.store.LatestCRL(ctx, issuer)
+		if err != nil && !isKind(err, ca.KindNotFound) {
+			return err
+		}
+		if err == nil {
+			shown, err := shows(crl, certs)
+			if err != nil {
+				return err
+			}
+			if shown {
+				continue
+			}
+		}
+		if _, err := s.ca.PublishCRL(ctx, issuer, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shows reports whether a CRL lists those of its issuer's certificates that
+// are held or revoked, and none that is good.
+func shows(crl *ca.CRL, certs []*ca.Certificate) (bool, error) {
+	list, err := x509.ParseRevocationList(crl.DER)
+	if err != nil {
+		return false, fmt.Errorf("parse CRL %d of %s: %w", crl.Number, crl.IssuerID, err)
+	}
+	listed := make(map[ca.SerialNumber]bool, len(list.RevokedCertificateEntries))
+	for _, e := range list.RevokedCertificateEntries {
+		listed[ca.SerialNumberOf(e.SerialNumber)] = true
+	}
+	for _, cert := range certs {
+		if listed[cert.SerialNumber] != (cert.Status != ca.StatusGood) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// keepCRLs handles JobScheduledCRL: it publishes what is due, and brokers that
+// did not take a CRL when it was published get it.
+func (s *Service) keepCRLs(ctx context.Context, _ string) error {
+	_, err := s.publishDue(ctx)
+	return errors.Join(err, s.eachDriver(ctx, s.loadNewCRLs))
+}
+
+// PublishScheduledCRLs publishes every CRL that is due, and hands all to the
+// brokers when one was. A broker that does not take them is logged, and gets
+// them from the next JobScheduledCRL.
+func (s *Service) PublishScheduledCRLs(ctx context.Context) error {
+	published, err := s.publishDue(ctx)
+	if err != nil || !published {
+		return err
+	}
+	if err := s.PushCRLs(ctx); err != nil {
+		s.log.WarnContext(ctx, "a broker has not taken the CRLs; tried again", "error", err)
+	}
+	return nil
+}
+
+// publishDue publishes every CRL that is due. An issuer that fails does not
+// hold up the others.
+func (s *Service) publishDue(ctx context.Context) (published bool, err error) {
+	var errs []error
+	for _, i := range s.ca.Issuers() {
+		due, err := s.ca.CRLDue(ctx, i.ID)
+		if err == nil && due {
+			_, err = s.ca.PublishCRL(ctx, i.ID, true)
+			published = published || err == nil
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the CRL of issuer %s: %w", i.ID, err))
+		}
+	}
+	return published, errors.Join(errs...)
+}
+
+// PushCRLs hands the newest CRLs to every broker that has a driver.
+func (s *Service) PushCRLs(ctx context.Context) error { return s.eachDriver(ctx, s.loadCRLs) }
+
+// loadNewCRLs hands the newest CRLs to one broker, unless this process did.
+func (s *Service) loadNewCRLs(ctx context.Context, id string, d brokers.Driver) error {
+	bundle, err := s.CRLBundle(ctx)
+	if err != nil || s.loaded.is(id, bundle) {
+		return err
+	}
+	return s.loadCRLs(ctx, id, d)
+}
+
+// loadCRLs hands the newest CRLs to one broker. A broker that says it has newer
+// ones gets what is newest then.
+func (s *Service) loadCRLs(ctx context.Context, id string, d brokers.Driver) (err error) {
+	for range loadTries {
+		bundle, readErr := s.brokerBundle(ctx)
+		if readErr != nil {
+			return readErr
+		}
+		err = d.LoadCRL(ctx, bundle)
+		if err == nil {
+			s.loaded.set(id, bundle.PEM)
+			return nil
+		}
+		if refused, ok := errors.AsType[*brokers.GuardError](err); !ok || refused.Problem != brokers.ProblemNumber {
+			break
+		}
+	}
+	return fmt.Errorf("load the CRLs: %w", err)
+}

@@ -1,0 +1,345 @@
+package enroll
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+)
+
+// An EnrollRequest asks for a device's first certificate.
+type EnrollRequest struct {
+	Token      string            `json:"token,omitempty"` // enrollment token
+	DeviceID   string            `json:"deviceId"`
+	CSR        string            `json:"csr"` // PEM, RFC 2986
+	WorkOrder  string            `json:"workOrder,omitempty"`
+	Profile    string            `json:"profile,omitempty"`
+	Attributes map[string]string `json:"attributes,omitempty"`
+}
+
+// An Enrollment is what the holder of a fresh certificate needs to connect.
+type Enrollment struct {
+	DeviceID    string          `json:"deviceId,omitempty"`
+	Certificate *ca.Certificate `json:"certificate"`
+	Chain       string          `json:"chain"` // PEM: the certificate, then its issuers, without the root
+	TrustBundle TrustBundle     `json:"trustBundle"`
+	Broker      *Endpoint       `json:"broker,omitempty"`
+	Renewal     *Renewal        `json:"renewal,omitempty"`
+	Replayed    bool            `json:"-"` // given before: nothing was issued by this call
+}
+
+// An Endpoint is the broker a device connects to.
+type Endpoint struct {
+	URL         string `json:"url"`
+	ServerName  string `json:"serverName"`
+	ClientID    string `json:"clientId"`
+	TopicPrefix string `json:"topicPrefix"`
+}
+
+// Renewal says where and from when a certificate is renewed.
+type Renewal struct {
+	URL   string    `json:"url"`
+	After time.Time `json:"after"`
+}
+
+// EnrollDevice issues a device's first certificate. The caller is an API
+// token, or nobody but the enrollment token in the request. A repeated request
+// (same idempotency key, same one-time token, or a device that still has its
+// key) gets the first certificate again, Replayed set, and issues nothing (I5).
+func (s *Service) EnrollDevice(ctx context.Context, c Call, r EnrollRequest) (*Enrollment, error) {
+	e, err := s.admit(ctx, c, r)
+	if err != nil {
+		return nil, err
+	}
+	if first, err := s.enrolledBefore(ctx, e); err != nil || first != nil {
+		return first, err
+	}
+	cert, err := s.issueFor(ctx, e)
+	if err == nil {
+		return s.enrollment(ctx, cert, false)
+	}
+	if again, ok := errors.AsType[*Replay](err); ok { // lost a race against its own retry
+		return s.replayedEnrollment(ctx, again)
+	}
+	if isKind(err, KindDuplicateDevice) {
+		if kept, lookErr := s.reworked(ctx, e); lookErr != nil || kept != nil {
+			return kept, lookErr
+		}
+	}
+	return nil, err
+}
+
+// An enrolling is an enrollment request that policy admitted.
+type enrolling struct {
+	deviceID string
+	request  *ca.Request
+	profile  *ca.Profile
+	actor    string
+	claim    Claim
+}
+
+// admit checks everything about a request that needs no transaction.
+func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest) (*enrolling, error) {
+	if err := CheckDeviceID("deviceId", r.DeviceID); err != nil {
+		return nil, err
+	}
+	if err := checkAttributes(r.Attributes); err != nil {
+		return nil, err
+	}
+	token, err := s.tokenOf(ctx, &c, r)
+	if err != nil {
+		return nil, err
+	}
+	order := r.WorkOrder
+	if token != nil {
+		if order != "" && order != token.WorkOrder {
+			return nil, ca.Errorf(KindTokenOtherOrder, "workOrder", "leave workOrder out, or use a token of that order", "the token is for another work order")
+		}
+		order = token.WorkOrder
+	}
+	if order == "" && c.Principal.Role == RoleFactory {
+		return nil, ca.Errorf(ca.KindMalformed, "workOrder", "name the work order that the device is built for", "is missing")
+	}
+	profile, err := s.profileFor(ctx, order, r.Profile)
+	if err != nil {
+		return nil, err
+	}
+	request, err := ca.ParseRequest("csr", []byte(r.CSR))
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDeviceNames(request, r.DeviceID); err != nil {
+		return nil, err
+	}
+	e := &enrolling{deviceID: r.DeviceID, request: request, profile: profile, actor: c.Principal.Name}
+	sum, err := requestHash(r, order, profile.Name, request)
+	if err != nil {
+		return nil, err
+	}
+	if c.IdempotencyKey != "" {
+		e.claim.Idempotency = &Idempotency{Scope: c.Principal.Name + " device.enroll", Key: c.IdempotencyKey, RequestHash: sum}
+	}
+	e.claim.Order = order
+	e.claim.Device = &DeviceClaim{ID: r.DeviceID, Attributes: r.Attributes, TrustGeneration: s.ca.TrustGeneration()}
+	if token != nil {
+		e.claim.Token = &TokenClaim{ID: token.ID, DeviceID: r.DeviceID, RequestHash: sum}
+	}
+	return e, nil
+}
+
+// tokenOf looks up the enrollment token of a request, and makes it the caller
+// when there is no other.
+func (s *Service) tokenOf(ctx context.Context, c *Call, r EnrollRequest) (*EnrollmentToken, error) {
+	if r.Token == "" {
+		if c.Principal.Name == "" {
+			return nil, ca.Errorf(KindUnauthenticated, "token", "send an enrollment token in the body, or an API token as Authorization: Bearer", "there is no credential")
+		}
+		return nil, nil
+	}
+	token, err := s.store.EnrollmentTokenByHash(ctx, hashSecret(r.Token))
+	if isKind(err, ca.KindNotFound) {
+		return nil, ca.Errorf(KindTokenUnknown, "token", "get one for the work order: POST /api/v1/work-orders/ID/tokens", "the enrollment token is not known")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if c.Principal.Name == "" {
+		c.Principal.Name = "enrollment-token:" + token.ID
+	}
+	return token, nil
+}
+
+// profileFor returns the profile of an enrollment: the work order's, or device.
+func (s *Service) profileFor(ctx context.Context, order, asked string) (*ca.Profile, error) {
+	profile := "device"
+	if order != "" {
+		o, err := s.store.WorkOrder(ctx, order)
+		if isKind(err, ca.KindNotFound) {
+			return nil, ca.Errorf(ca.KindNotFound, "workOrder", "GET /api/v1/work-orders lists them", "there is no work order %.64q", order)
+		}
+		if err != nil {
+			return nil, err
+		}
+		profile = o.Profile
+		if asked != "" && asked != profile {
+			return nil, ca.Errorf(ca.KindProfile, "profile", "leave profile out", "work order %s is for profile %s", order, profile)
+		}
+	} else if asked != "" {
+		profile = asked
+	}
+	return deviceProfile(profile)
+}
+
+// checkDeviceNames refuses a request for names that are not the device's (I9).
+// What it may ask for, the policy gives anyway: the device id as common name.
+func checkDeviceNames(r *ca.Request, id string) error {
+	const hint = "make the request with subject CN = deviceId and without other names"
+	if r.CommonName != "" && r.CommonName != id {
+		return ca.Errorf(ca.KindNameNotAllowed, "csr", hint, "asks for the common name %.80q, not the device id", r.CommonName)
+	}
+	for _, name := range r.DNSNames {
+		if name != id {
+			return ca.Errorf(ca.KindNameNotAllowed, "csr", hint, "asks for the DNS name %.80q", name)
+		}
+	}
+	if len(r.IPs) > 0 || r.OtherNames {
+		return ca.Errorf(ca.KindNameNotAllowed, "csr", hint, "asks for IP, e-mail or URI names")
+	}
+	return nil
+}
+
+// requestHash returns what makes two enrollment requests the same (I5): all
+// that was asked, with the CertificationRequestInfo for the request, since a
+// request signed anew has another ECDSA signature.
+func requestHash(r EnrollRequest, order, profile string, request *ca.Request) ([]byte, error) {
+	text, err := json.Marshal(map[string]any{
+		"deviceId": r.DeviceID, "workOrder": order, "profile": profile, "attributes": r.Attributes, "csr": request.InfoSHA256,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("hash the request: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	return sum[:], nil
+}
+
+// enrolledBefore returns the first answer to this very request, or nil.
+func (s *Service) enrolledBefore(ctx context.Context, e *enrolling) (*Enrollment, error) {
+	if e.claim.Idempotency != nil {
+		if r, err := s.store.Replayed(ctx, e.claim.Idempotency); err != nil || r != nil {
+			return s.firstAnswer(ctx, r, err)
+		}
+	}
+	if e.claim.Token != nil {
+		if r, err := s.store.TokenReplay(ctx, e.claim.Token); err != nil || r != nil {
+			return s.firstAnswer(ctx, r, err)
+		}
+	}
+	return nil, nil
+}
+
+// reworked returns the certificate of a device that enrolls again with the key
+// it still has, and nil for any other.
+func (s *Service) reworked(ctx context.Context, e *enrolling) (*Enrollment, error) {
+	d, err := s.store.Device(ctx, e.deviceID)
+	if err != nil {
+		return nil, err
+	}
+	if d.Status == DeviceActive && sameOrder(d, e) {
+		if cert := certificateWithKey(d, e.request.KeySHA256, s.cfg.Now()); cert != nil {
+			return s.enrollment(ctx, cert, true)
+		}
+	}
+	return nil, nil
+}
+
+// sameOrder reports whether a device is the work order's that it enrolls for
+// again, so that no credential learns of another's devices.
+func sameOrder(d *Device, e *enrolling) bool {
+	return e.claim.Order == "" || d.WorkOrder == e.claim.Order
+}
+
+// certificateWithKey returns the device's newest good certificate when it has
+// this key.
+func certificateWithKey(d *Device, keySHA256 string, now time.Time) *ca.Certificate {
+	for _, cert := range d.Certificates {
+		if cert.StatusAt(now) == ca.StatusGood {
+			if cert.KeySHA256 == keySHA256 {
+				return cert
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+func (s *Service) firstAnswer(ctx context.Context, r *Replay, err error) (*Enrollment, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s.replayedEnrollment(ctx, r)
+}
+
+func (s *Service) replayedEnrollment(ctx context.Context, r *Replay) (*Enrollment, error) {
+	cert, err := s.store.Certificate(ctx, r.SerialNumber)
+	if err != nil {
+		return nil, fmt.Errorf("the certificate issued before: %w", err)
+	}
+	return s.enrollment(ctx, cert, true)
+}
+
+// issueFor signs and records.
+func (s *Service) issueFor(ctx context.Context, e *enrolling) (*ca.Certificate, error) {
+	holder := ca.Holder{Kind: ca.HolderDevice, ID: e.deviceID}
+	if err := s.checkBlocked(ctx, e.request.KeySHA256); err != nil {
+		return nil, err
+	}
+	if err := s.store.CheckClaim(ctx, &e.claim, holder, e.request.KeySHA256); err != nil {
+		return nil, err
+	}
+	return s.ca.Issue(ctx, ca.Order{
+		Profile: e.profile.Name, Holder: holder, CommonName: e.deviceID,
+		PublicKey: e.request.PublicKey, KeySHA256: e.request.KeySHA256,
+		Claim: func(cert ca.Certificate) any {
+			claim := e.claim
+			action := "device.enroll"
+			if claim.Replaces != "" {
+				action = "device.renew"
+			}
+			claim.Event = s.issueEvent(e.actor, action, "device:"+e.deviceID, cert, map[string]any{"workOrder": claim.Order})
+			return &claim
+		},
+	})
+}
+
+// checkBlocked refuses the key of a certificate that was revoked for
+// keyCompromise (I8).
+func (s *Service) checkBlocked(ctx context.Context, keySHA256 string) error {
+	blocked, err := s.store.KeyBlocked(ctx, keySHA256)
+	if err == nil && blocked {
+		return ca.Errorf(ca.KindBlockedKey, "csr", "make a new key", "this key was revoked as compromised")
+	}
+	return err
+}
+
+// issueEvent is the audit event of an issuance.
+func (s *Service) issueEvent(actor, action, subject string, cert ca.Certificate, more map[string]any) Event {
+	detail := map[string]any{
+		"serialNumber": cert.SerialNumber, "profile": cert.Profile, "issuer": cert.IssuerID,
+		"names": cert.Names, "notAfter": cert.NotAfter, "keySha256": cert.KeySHA256,
+	}
+	for k, v := range more {
+		if v != "" {
+			detail[k] = v
+		}
+	}
+	return newEvent(s.now(), actor, action, subject, detail)
+}
+
+// enrollment returns the answer for a recorded certificate.
+func (s *Service) enrollment(ctx context.Context, cert *ca.Certificate, replayed bool) (*Enrollment, error) {
+	e := &Enrollment{
+		Certificate: cert, Chain: cert.PEM() + ca.EncodeChain(s.ca.Chain(cert.IssuerID)...),
+		TrustBundle: s.trustBundle(), Replayed: replayed,
+	}
+	if cert.Holder.Kind != ca.HolderDevice {
+		return e, nil
+	}
+	e.DeviceID = cert.Holder.ID
+	e.Renewal = &Renewal{URL: s.cfg.MachineURL + "/api/v1/renewals", After: cert.RenewAfter()}
+	all, _, err := s.store.Brokers(ctx, Page{Limit: 1})
+	if err != nil {
+		return nil, fmt.Errorf("the broker to connect to: %w", err)
+	}
+	if len(all) > 0 {
+		e.Broker = &Endpoint{URL: all[0].URL, ServerName: all[0].serverName(), ClientID: e.DeviceID, TopicPrefix: topicPrefix(e.DeviceID)}
+	}
+	return e, nil
+}
+
+// topicPrefix is where a client publishes and subscribes; brokers keep it to
+// itself.
+func topicPrefix(clientID string) string { return "devices/" + clientID + "/" }

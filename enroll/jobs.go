@@ -1,0 +1,104 @@
+package enroll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll/brokers"
+)
+
+// The kinds of background work. Each handler does work that can be repeated:
+// what is done already stays as it is.
+const (
+	JobRevocation   JobKind = "revocation"     // subject: revocation id
+	JobRotation     JobKind = "rotation"       // subject: rotation id
+	JobCRL          JobKind = "publish-crl"    // subject: device:ID or certificate:SERIAL, whose status changed
+	JobScheduledCRL JobKind = "scheduled-crls" // subject: none
+	JobDisconnect   JobKind = "disconnect"     // subject: device id
+)
+
+// Jobs returns what handles each kind of background work.
+func (s *Service) Jobs() map[JobKind]func(ctx context.Context, subject string) error {
+	return map[JobKind]func(context.Context, string) error{
+		JobRevocation:   s.AdvanceRevocation,
+		JobRotation:     s.AdvanceRotation,
+		JobCRL:          s.publishCRLFor,
+		JobScheduledCRL: s.keepCRLs,
+		JobDisconnect:   s.disconnect,
+	}
+}
+
+// Every returns the kinds that run by the clock, and how often.
+func (s *Service) Every() map[JobKind]time.Duration {
+	return map[JobKind]time.Duration{JobScheduledCRL: time.Minute}
+}
+
+// eachDriver runs f for every broker that has a driver, at once: one that hangs
+// does not hold up the others. Every call of f gets the time that an order to a
+// broker may take.
+func (s *Service) eachDriver(ctx context.Context, f func(ctx context.Context, id string, d brokers.Driver) error) error {
+	var mu sync.Mutex
+	var errs []error
+	var wg sync.WaitGroup
+	for id, d := range s.cfg.Drivers {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, s.cfg.ProofTimeout)
+			defer cancel()
+			if err := f(ctx, id, d); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, fmt.Errorf("broker %s: %w", id, err))
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// disconnect handles JobDisconnect: every broker gets the CRLs that refuse the
+// device, and closes its live sessions.
+func (s *Service) disconnect(ctx context.Context, device string) error {
+	d, err := s.store.Device(ctx, device)
+	if err != nil {
+		return err
+	}
+	if err := s.showOnCRLs(ctx, d.Certificates); err != nil {
+		return err
+	}
+	return s.eachDriver(ctx, func(ctx context.Context, id string, driver brokers.Driver) error {
+		return errors.Join(s.loadNewCRLs(ctx, id, driver), s.closeSessions(ctx, device, driver))
+	})
+}
+
+// closeSessions ends a device's live sessions at one broker. Those of a device
+// that is active (released meanwhile, or of several certificates one was
+// revoked) are left alone, unless one began with a certificate that is no
+// longer good.
+func (s *Service) closeSessions(ctx context.Context, device string, driver brokers.Driver) error {
+	d, err := s.store.Device(ctx, device)
+	if err != nil {
+		return err
+	}
+	if d.Status == DeviceActive {
+		sessions, err := driver.Sessions(ctx)
+		if err != nil {
+			return fmt.Errorf("list sessions: %w", err)
+		}
+		if !slices.ContainsFunc(sessions, func(session brokers.Session) bool {
+			return session.Identity == device && slices.ContainsFunc(d.Certificates, func(cert *ca.Certificate) bool {
+				return string(cert.SerialNumber) == session.SerialNumber && cert.Status != ca.StatusGood
+			})
+		}) {
+			return nil
+		}
+	}
+	if _, err := driver.Disconnect(ctx, device); err != nil {
+		return fmt.Errorf("close sessions of %s: %w", device, err)
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+package enroll
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll/mqtts"
+)
+
+// A DeviceStatus is where a device stands in its life.
+type DeviceStatus string
+
+// The statuses of a device.
+const (
+	DeviceRegistered DeviceStatus = "registered" // known, holds no certificate yet
+	DeviceActive     DeviceStatus = "active"
+	DeviceHeld       DeviceStatus = "held"    // certificates on hold; can be released
+	DeviceRevoked    DeviceStatus = "revoked" // final
+	DeviceRetired    DeviceStatus = "retired" // final
+)
+
+// A Device is an end entity that connects to brokers.
+type Device struct {
+	ID              string            `json:"id"`
+	Status          DeviceStatus      `json:"status"`
+	Group           string            `json:"group,omitempty"`
+	Attributes      map[string]string `json:"attributes"`
+	WorkOrder       string            `json:"workOrder,omitempty"`
+	Certificates    []*ca.Certificate `json:"certificates"`    // newest first
+	TrustGeneration int64             `json:"trustGeneration"` // of the trust bundle it was last handed
+	CreatedAt       time.Time         `json:"createdAt"`
+	LastSeenAt      *time.Time        `json:"lastSeenAt,omitempty"` // last enrollment or renewal
+}
+
+// A Broker is an MQTT broker whose certificate is issued and verified here.
+type Broker struct {
+	ID               string          `json:"id"`
+	URL              string          `json:"url"`    // mqtts://host:8883, as devices dial it
+	Names            []string        `json:"names"`  // DNS names and IP addresses of its certificate
+	Kind             string          `json:"kind"`   // mosquitto, rabbitmq, nats, embedded, ...
+	Status           BrokerStatus    `json:"status"` //
+	Certificate      *ca.Certificate `json:"certificate,omitempty"`
+	LastVerification *Verification   `json:"lastVerification,omitempty"`
+	CreatedAt        time.Time       `json:"createdAt"`
+}
+
+// A BrokerStatus says what the last look at a broker showed.
+type BrokerStatus string
+
+// The statuses of a broker.
+const (
+	BrokerRegistered BrokerStatus = "registered" // not verified yet
+	BrokerVerified   BrokerStatus = "verified"   // the last verification passed
+	BrokerFailing    BrokerStatus = "failing"    // the last verification did not
+)
+
+// A Verification is one look at a broker, kept.
+type Verification struct {
+	ID     string        `json:"id"`
+	Broker string        `json:"broker"`
+	At     time.Time     `json:"at"`
+	Report *mqtts.Report `json:"report"`
+}
+
+// An OrderState says whether a work order takes enrollments.
+type OrderState string
+
+// The states of a work order.
+const (
+	OrderOpen   OrderState = "open"
+	OrderClosed OrderState = "closed"
+)
+
+// A WorkOrder is a batch to be built, and the exact number of devices that may
+// be enrolled for it.
+type WorkOrder struct {
+	ID        string     `json:"id"`
+	Product   string     `json:"product"`
+	Quantity  int64      `json:"quantity"`
+	Issued    int64      `json:"issued"` // devices enrolled; never exceeds Quantity
+	Profile   string     `json:"profile"`
+	State     OrderState `json:"state"`
+	CreatedAt time.Time  `json:"createdAt"`
+}
+
+// An EnrollmentToken lets its bearer enroll devices for one work order. Only
+// the SHA-256 of the secret is stored.
+type EnrollmentToken struct {
+	ID        string    `json:"id"`
+	Token     string    `json:"token,omitempty"` // shown once, at creation
+	Hash      []byte    `json:"-"`               // SHA-256 of the token as shown
+	WorkOrder string    `json:"workOrder"`
+	DeviceID  string    `json:"deviceId,omitempty"` // the one device it is for; empty for any
+	Uses      int64     `json:"uses"`               // how many devices it enrolls
+	Used      int64     `json:"used"`
+	ExpiresAt time.Time `json:"expiresAt"`
+	CreatedAt time.Time `json:"createdAt"`
+}
+
+// A Role is what a person or program may do.
+type Role string
+
+// The roles. Package api's route table says what each may call.
+const (
+	RoleAdmin    Role = "admin"
+	RoleOperator Role = "operator"
+	RoleFactory  Role = "factory"
+	RoleSecurity Role = "security"
+	RoleAuditor  Role = "auditor"
+)
+
+// Roles lists every role.
+func Roles() []Role {
+	return []Role{RoleAdmin, RoleOperator, RoleFactory, RoleSecurity, RoleAuditor}
+}
+
+// An APIToken is a bearer token of the REST API. Only the SHA-256 of the
+// secret is stored.
+type APIToken struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Role      Role      `json:"role"`
+	Hash      []byte    `json:"-"`
+	CreatedAt time.Time `json:"createdAt"`
+	ExpiresAt time.Time `json:"expiresAt"`
+	Disabled  bool      `json:"disabled"`
+}
+
+// An Event is one line of the audit trail.
+type Event struct {
+	ID      string          `json:"id"` // UUIDv7: sorts by time
+	At      time.Time       `json:"at"`
+	Actor   string          `json:"actor"`   // who: token:ID, device:ID, server, ...
+	Action  string          `json:"action"`  // what: device.enroll, device.revoke, ...
+	Subject string          `json:"subject"` // to what: device:ID, broker:ID, ...
+	Detail  json.RawMessage `json:"detail"`  // a JSON object
+}
+
+// A StepState says how far a step of a rotation or a revocation is.
+type StepState string
+
+// The states of a step.
+const (
+	StepPending StepState = "pending"
+	StepRunning StepState = "running"
+	StepDone    StepState = "done"
+	StepFailed  StepState = "failed"
+	StepSkipped StepState = "skipped" // does not apply; detail says why
+)
+
+// A Step is one step of a rotation or a revocation, with its clock.
+type Step struct {
+	Name      string     `json:"name"`
+	Broker    string     `json:"broker,omitempty"`
+	Listener  string     `json:"listener,omitempty"`
+	State     StepState  `json:"state"`
+	At        *time.Time `json:"at,omitempty"` // when the state was reached
+	ElapsedMs int64      `json:"elapsedMs"`    // since the decision
+	Detail    string     `json:"detail"`
+}
+
+// A RevocationState says what is known of a revocation's effect.
+type RevocationState string
+
+// The states of a revocation. The certificates are revoked in all of them.
+const (
+	RevocationRunning  RevocationState = "running"
+	RevocationProven   RevocationState = "proven"   // every broker was seen to refuse
+	RevocationUnproven RevocationState = "unproven" // a broker was not seen to refuse; tried again
+	RevocationRecorded RevocationState = "recorded" // nothing to prove: no broker, or a hold that was lifted; the CRL shows it
+)
+
+// A Revocation is the revocation of a device, from the decision to the proof
+// that brokers refuse it.
+type Revocation struct {
+	ID            string            `json:"id"`
+	Device        string            `json:"device"`
+	Reason        ca.Reason         `json:"reason"`
+	Comment       string            `json:"comment,omitempty"`
+	State         RevocationState   `json:"state"`
+	SerialNumbers []ca.SerialNumber `json:"serialNumbers,omitempty"`
+	Steps         []Step            `json:"steps"`
+	Evidence      *Evidence         `json:"evidence,omitempty"`
+	At            time.Time         `json:"at"` // of the decision
+	Attempts      int               `json:"attempts"`
+	Version       int64             `json:"-"` // of the row, for guarded updates
+}
+
+// Evidence is what was observed at the brokers after a revocation.
+type Evidence struct {
+	CRLNumbers map[string]int64 `json:"crlNumbers"` // by issuer: the CRL that carries device and canary
+	Brokers    []Observation    `json:"brokers"`
+	SHA256     string           `json:"sha256"` // of this object as JSON with this field empty
+}
+
+// An Observation is the paired canary at one broker (design decision 6): a
+// certificate of the device's issuer that was admitted before, revoked on the
+// same CRL as the device, and refused after, beside a good one that is
+// admitted throughout.
+type Observation struct {
+	Broker      string          `json:"broker"`
+	At          time.Time       `json:"at"`
+	Canary      ca.SerialNumber `json:"canary"`
+	Control     ca.SerialNumber `json:"control"`
+	Admitted    bool            `json:"admitted"` // the canary, before its revocation
+	Refusal     *mqtts.Refusal  `json:"refusal"`  // of the canary, after
+	ControlPass bool            `json:"controlPass"`
+	Closed      int             `json:"sessionsClosed"` // live sessions of the device that were closed, in all attempts
+}
+
+// A RotationState says how far a rotation is.
+type RotationState string
+
+// The states of a rotation.
+const (
+	RotationPlanned    RotationState = "planned" // dry run: nothing was changed
+	RotationRunning    RotationState = "running"
+	RotationDone       RotationState = "done"
+	RotationRolledBack RotationState = "rolled-back"
+	RotationFailed     RotationState = "failed"
+)
+
+// A Rotation replaces a broker's certificate while its sessions live on.
+type Rotation struct {
+	ID              string          `json:"id"`
+	Broker          string          `json:"broker"`
+	State           RotationState   `json:"state"`
+	Steps           []Step          `json:"steps"`
+	SessionsBefore  int             `json:"sessionsBefore"`
+	SessionsAfter   int             `json:"sessionsAfter"`
+	SessionsDropped int             `json:"sessionsDropped"`
+	OldSerial       ca.SerialNumber `json:"oldSerial"`
+	NewSerial       ca.SerialNumber `json:"newSerial"`
+	At              time.Time       `json:"at"`
+	// What a resumed step needs; not part of the REST form.
+	CSR        []byte   `json:"-"` // DER, of the key staged beside the broker
+	SessionIDs []string `json:"-"` // connections before
+	Version    int64    `json:"-"`
+}

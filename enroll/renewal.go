@@ -1,0 +1,90 @@
+package enroll
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+
+	"github.com/fleetca/fleetca/ca"
+)
+
+// RenewDevice issues the next certificate of the device whose current one
+// stands in c.Principal.Certificate: with the same key when csr is empty
+// (renew), with the request's otherwise (rekey). The current certificate stays
+// good, so that a device that loses the answer is not stranded.
+func (s *Service) RenewDevice(ctx context.Context, c Call, csr string) (*Enrollment, error) {
+	current := c.Principal.Certificate
+	if current == nil || current.Holder.Kind != ca.HolderDevice {
+		return nil, ca.Errorf(KindUnauthenticated, "", "present the device's current certificate, on the machine listener", "a renewal needs a device's client certificate")
+	}
+	if s.cfg.Now().After(current.NotAfter) {
+		return nil, ca.Errorf(KindExpired, "", "revoke the device, and enroll it under another id", "the client certificate expired at %s", current.NotAfter)
+	}
+	e, err := s.renewing(c, current, csr)
+	if err != nil {
+		return nil, err
+	}
+	if first, err := s.renewedBefore(ctx, e, current); err != nil || first != nil {
+		return first, err
+	}
+	cert, err := s.issueFor(ctx, e)
+	if again, ok := errors.AsType[*Replay](err); ok {
+		return s.replayedEnrollment(ctx, again)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.enrollment(ctx, cert, false)
+}
+
+// renewing returns a renewal that policy admitted.
+func (s *Service) renewing(c Call, current *ca.Certificate, csr string) (*enrolling, error) {
+	profile, err := deviceProfile(current.Profile)
+	if err != nil {
+		return nil, err
+	}
+	e := &enrolling{deviceID: current.Holder.ID, profile: profile, actor: c.Principal.Name}
+	if csr == "" {
+		old, err := current.X509()
+		if err != nil {
+			return nil, err
+		}
+		info := sha256.Sum256(old.RawSubjectPublicKeyInfo)
+		e.request = &ca.Request{PublicKey: old.PublicKey, KeySHA256: current.KeySHA256, InfoSHA256: info[:]}
+	} else {
+		if e.request, err = ca.ParseRequest("csr", []byte(csr)); err != nil {
+			return nil, err
+		}
+		if err := checkDeviceNames(e.request, e.deviceID); err != nil {
+			return nil, err
+		}
+	}
+	if c.IdempotencyKey != "" {
+		sum := sha256.Sum256(append([]byte(current.SerialNumber), e.request.InfoSHA256...))
+		e.claim.Idempotency = &Idempotency{Scope: c.Principal.Name + " device.renew", Key: c.IdempotencyKey, RequestHash: sum[:]}
+	}
+	e.claim.Device = &DeviceClaim{ID: e.deviceID, TrustGeneration: s.ca.TrustGeneration()}
+	e.claim.Replaces = current.SerialNumber
+	return e, nil
+}
+
+// renewedBefore returns the first answer to this very renewal, or nil: by the
+// idempotency key, or, for a device that sends none, by a certificate newer
+// than the one it came with that has the key it asks for and is not due for
+// renewal itself. The answer that held it was lost.
+func (s *Service) renewedBefore(ctx context.Context, e *enrolling, current *ca.Certificate) (*Enrollment, error) {
+	if e.claim.Idempotency != nil {
+		if r, err := s.store.Replayed(ctx, e.claim.Idempotency); err != nil || r != nil {
+			return s.firstAnswer(ctx, r, err)
+		}
+	}
+	d, err := s.store.Device(ctx, e.deviceID)
+	if err != nil {
+		return nil, err
+	}
+	now := s.cfg.Now()
+	if cert := certificateWithKey(d, e.request.KeySHA256, now); cert != nil && cert.SerialNumber != current.SerialNumber && now.Before(cert.RenewAfter()) {
+		return s.enrollment(ctx, cert, true)
+	}
+	return nil, nil
+}

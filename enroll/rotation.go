@@ -1,0 +1,348 @@
+package enroll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll/brokers"
+	"github.com/fleetca/fleetca/enroll/mqtts"
+)
+
+// Times of a rotation.
+const (
+	rotationProbe = 10 * time.Second       // until the new certificate must be seen
+	churnTime     = 300 * time.Millisecond // how long sessions are watched before it
+	soakTime      = time.Second            // and after it
+)
+
+// RotateBroker starts the rotation of a broker's certificate; Rotation shows
+// how far it is. A dry run only returns the plan. KindNoDriver when nothing
+// here can install a certificate at the broker, KindConflict while another
+// rotation of it runs.
+func (s *Service) RotateBroker(ctx context.Context, c Call, id string, dryRun bool) (*Rotation, error) {
+	b, err := s.store.Broker(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	request := map[string]any{"broker": id, "dryRun": dryRun}
+	before, err := c.idempotency("broker.rotate", request, nil)
+	if err == nil {
+		err = s.replayed(ctx, before)
+	}
+	if err != nil {
+		return nil, err
+	}
+	driver := s.cfg.Drivers[id]
+	if driver == nil {
+		return nil, ca.Errorf(KindNoDriver, "", "install a certificate from POST /api/v1/brokers/ID/certificates by hand", "nothing here can install a certificate at broker %s", id)
+	}
+	r := &Rotation{ID: newID(), Broker: id, State: RotationRunning, At: s.now()}
+	for _, name := range []string{stepPlan, stepIssue, stepInstall, stepProbe, stepSoak, stepCommit} {
+		r.Steps = append(r.Steps, Step{Name: name, Broker: id, State: StepPending})
+	}
+	if err := s.plan(ctx, r, b, driver); err != nil {
+		return nil, err
+	}
+	change := Change{Event: newEvent(r.At, c.Principal.Name, "broker.rotate", "broker:"+id, map[string]any{"rotation": r.ID, "dryRun": dryRun, "names": b.Names})}
+	if dryRun {
+		r.State = RotationPlanned
+	} else {
+		change.Jobs = []Job{{Kind: JobRotation, Subject: r.ID}}
+	}
+	err = s.repeatable(ctx, c, "broker.rotate", request, r, func(i *Idempotency) error {
+		change.Idempotency = i
+		return s.store.CreateRotation(ctx, *r, change)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// plan looks at what is served now, and refuses a rotation that would lose a
+// name devices may dial.
+func (s *Service) plan(ctx context.Context, r *Rotation, b *Broker, driver brokers.Driver) error {
+	leaf, err := driver.Active(ctx)
+	switch {
+	case errors.Is(err, brokers.ErrNoGeneration):
+		return ca.Errorf(KindConflict, "", "issue and install its first certificate", "broker %s has no certificate to rotate: %w", b.ID, err)
+	case err != nil:
+		return ca.Errorf(KindConflict, "", "see that the broker runs and answers, and try again", "broker %s does not say which certificate it serves: %w", b.ID, err)
+	}
+	r.OldSerial = ca.SerialNumberOf(leaf.SerialNumber)
+	served := slices.Clone(leaf.DNSNames)
+	for _, ip := range leaf.IPAddresses {
+		served = append(served, ip.String())
+	}
+	for _, name := range served {
+		if !slices.Contains(b.Names, name) {
+			return ca.Errorf(KindConflict, "names", "register the broker with every name that devices dial", "the new certificate would lose the name %s", name)
+		}
+	}
+	sessions, err := deviceSessions(ctx, driver)
+	if err != nil {
+		return fmt.Errorf("the sessions of broker %s: %w", b.ID, err)
+	}
+	r.SessionsBefore, r.SessionsAfter = len(sessions), len(sessions)
+	setStep(r.Steps, stepPlan, b.ID, r.At, s.now(), StepDone, fmt.Sprintf("replaces %s; names %s; %d sessions", r.OldSerial, strings.Join(b.Names, ", "), len(sessions)))
+	return nil
+}
+
+// Rotation returns a rotation.
+func (s *Service) Rotation(ctx context.Context, id string) (*Rotation, error) {
+	return s.store.Rotation(ctx, id)
+}
+
+// Rotations lists rotations, of one broker or (empty) of all.
+func (s *Service) Rotations(ctx context.Context, broker string, p Page) ([]*Rotation, string, error) {
+	return s.store.Rotations(ctx, broker, p)
+}
+
+// AdvanceRotation handles JobRotation: it takes the steps that are not done,
+// each of which can be repeated, and rolls back when one fails. A step that
+// only the store held up is taken again.
+func (s *Service) AdvanceRotation(ctx context.Context, id string) error {
+	r, err := s.store.Rotation(ctx, id)
+	if err != nil || r.State != RotationRunning {
+		return err
+	}
+	b, err := s.store.Broker(ctx, r.Broker)
+	if err != nil {
+		return err
+	}
+	driver := s.cfg.Drivers[r.Broker]
+	if driver == nil {
+		return fmt.Errorf("rotation %s: no driver for broker %s", id, r.Broker)
+	}
+	t := &rotating{Service: s, r: r, b: b, driver: driver}
+	if stepState(r.Steps, stepRollback, r.Broker) != StepSkipped {
+		return t.rollBack(ctx) // it was begun before a crash
+	}
+	for _, step := range []struct {
+		name string
+		take func(context.Context) (detail string, err error)
+	}{
+		{stepIssue, t.issue}, {stepInstall, t.install}, {stepProbe, t.probeNew}, {stepSoak, t.soak}, {stepCommit, t.commit},
+	} {
+		if stepState(r.Steps, step.name, r.Broker) == StepDone {
+			continue
+		}
+		detail, err := step.take(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err() // the server stops: resumed at its next start
+		}
+		if isKind(err, KindUnavailable) || isKind(err, KindConflict) {
+			return fmt.Errorf("rotation %s, step %s: %w", id, step.name, err) // ours, and no fault of the certificate
+		}
+		if err != nil {
+			if err := t.fail(ctx, step.name, err); err != nil {
+				return err
+			}
+			return t.rollBack(ctx)
+		}
+		if step.name == stepCommit {
+			r.State = RotationDone
+		}
+		if err := t.mark(ctx, step.name, StepDone, detail); err != nil {
+			return err
+		}
+	}
+	s.counts.forget(id)
+	return nil
+}
+
+// A rotating is a rotation under way.
+type rotating struct {
+	*Service
+	r      *Rotation
+	b      *Broker
+	driver brokers.Driver
+}
+
+// mark moves a step, and stores the row.
+func (t *rotating) mark(ctx context.Context, step string, state StepState, detail string) error {
+	setStep(t.r.Steps, step, t.r.Broker, t.r.At, t.now(), state, detail)
+	event := newEvent(t.now(), "server", "rotation.step", "rotation:"+t.r.ID, map[string]any{
+		"step": step, "broker": t.r.Broker, "state": state, "rotation": t.r.State, "detail": detail})
+	return t.store.SaveRotation(ctx, t.r, Change{Event: event})
+}
+
+// issue has a key made beside the broker, and issues for it. The request is
+// stored before it is used: issued again after a crash, it is the same certificate.
+func (t *rotating) issue(ctx context.Context) (string, error) {
+	if len(t.r.CSR) == 0 {
+		csr, err := t.driver.CertificateRequest(ctx, t.b.Names)
+		if err != nil {
+			return "", err
+		}
+		t.r.CSR = csr
+		if err := t.mark(ctx, stepIssue, StepRunning, "key made beside the broker"); err != nil {
+			return "", err
+		}
+	}
+	request, err := ca.ParseRequest("csr", t.r.CSR)
+	if err != nil {
+		return "", err
+	}
+	cert, err := t.issueBroker(ctx, Call{Principal: Principal{Name: "server"}, IdempotencyKey: "rotation:" + t.r.ID}, t.b, request)
+	if again, ok := errors.AsType[*Replay](err); ok {
+		cert, err = t.store.Certificate(ctx, again.SerialNumber)
+	}
+	if err != nil {
+		return "", err
+	}
+	t.r.NewSerial = cert.SerialNumber
+	return "serial number " + string(cert.SerialNumber), nil
+}
+
+// install counts the sessions, then makes the new certificate the one served.
+func (t *rotating) install(ctx context.Context) (string, error) {
+	if _, ok := t.counts.of(t.r.ID); !ok {
+		before, err := t.liveSessions(ctx)
+		if err != nil {
+			return "", err
+		}
+		if stepState(t.r.Steps, stepInstall, t.r.Broker) == StepPending { // else it was begun by a process that died
+			t.r.SessionIDs, t.r.SessionsBefore = before.ids, len(before.ids)
+			if err := t.mark(ctx, stepInstall, StepRunning, fmt.Sprintf("%d sessions before", len(before.ids))); err != nil {
+				return "", err
+			}
+		}
+		t.counts.keep(t.r.ID, before)
+	}
+	cert, err := t.store.Certificate(ctx, t.r.NewSerial)
+	if err != nil {
+		return "", err
+	}
+	chain := [][]byte{cert.DER}
+	for _, c := range t.ca.Chain(cert.IssuerID) {
+		chain = append(chain, c.Raw)
+	}
+	return "installed and reloaded", t.driver.Install(ctx, chain)
+}
+
+// probeNew looks until the broker serves the new certificate and a canary gets
+// its CONNACK.
+func (t *rotating) probeNew(ctx context.Context) (string, error) {
+	good, err := t.goodCanary(ctx)
+	if err != nil {
+		return "", err
+	}
+	for deadline := time.Now().Add(rotationProbe); ; {
+		report := t.probe(ctx, t.b, good, probeTimeout)
+		served := report.ServerCertificate
+		switch {
+		case report.Verdict != mqtts.VerdictPass:
+			err = errors.New(failureOf(report))
+		case served.SerialNumber != string(t.r.NewSerial):
+			err = fmt.Errorf("the broker still serves %s", served.SerialNumber)
+		default:
+			return "served, and a canary got its CONNACK", nil
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return "", err
+		}
+		if err := pause(ctx, probePause); err != nil {
+			return "", err
+		}
+	}
+}
+
+// soak watches the sessions for a while. Each that was there must still be;
+// where sessions came and went before the rotation, as many may go again.
+//
+// Sessions that another process counted are no measure: since then the server
+// was down, an embedded broker with it, and devices came and went. What it left
+// is counted anew and must live on; the rest is reported, and not held against a
+// certificate that is served and works.
+func (t *rotating) soak(ctx context.Context) (string, error) {
+	before, ours := t.counts.of(t.r.ID)
+	if !ours {
+		var err error
+		if before, err = t.liveSessions(ctx); err != nil {
+			return "", err
+		}
+	}
+	if err := pause(ctx, soakTime); err != nil {
+		return "", err
+	}
+	after, err := deviceSessions(ctx, t.driver)
+	if err != nil {
+		return "", err
+	}
+	t.r.SessionsAfter, t.r.SessionsDropped = len(after), gone(t.r.SessionIDs, after)
+	dropped, all := gone(before.ids, after), len(before.ids)
+	switch {
+	case dropped > churnAllowance*before.churn:
+		return "", fmt.Errorf("%d of %d sessions were dropped", dropped, all)
+	case !ours && t.r.SessionsDropped > 0:
+		return fmt.Sprintf("%d of %d sessions ended around a restart of the server, which says nothing of the certificate; %d live on",
+			t.r.SessionsDropped, len(t.r.SessionIDs), len(after)), nil
+	case dropped > 0:
+		return fmt.Sprintf("%d of %d sessions ended, no more than before the rotation", dropped, all), nil
+	}
+	return fmt.Sprintf("all %d sessions live on", all), nil
+}
+
+// commit ends the rotation. The old certificate stays good until it expires:
+// a broker restored from a backup still serves it.
+func (t *rotating) commit(context.Context) (string, error) {
+	return "the broker serves " + string(t.r.NewSerial), nil
+}
+
+// fail records that a step failed and that the way leads back from here, in
+// one: after a crash the step is not taken again.
+func (t *rotating) fail(ctx context.Context, step string, cause error) error {
+	t.r.Steps = append(t.r.Steps, Step{Name: stepRollback, Broker: t.r.Broker, State: StepRunning})
+	return t.mark(ctx, step, StepFailed, cause.Error())
+}
+
+// rollBack makes the old certificate the served one again, and ends the
+// rotation.
+func (t *rotating) rollBack(ctx context.Context) error {
+	detail, err := t.restore(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err() // the server stops: resumed at its next start
+	}
+	state := StepDone
+	t.r.State = RotationRolledBack
+	if err != nil {
+		t.r.State, state, detail = RotationFailed, StepFailed, err.Error()
+	}
+	if err := t.mark(ctx, stepRollback, state, detail); err != nil {
+		return err
+	}
+	t.counts.forget(t.r.ID)
+	return nil
+}
+
+// restore undoes an install. A certificate that this rotation did not install
+// is left alone.
+func (t *rotating) restore(ctx context.Context) (string, error) {
+	served := func() (ca.SerialNumber, error) {
+		leaf, err := t.driver.Active(ctx)
+		if err != nil {
+			return "", err
+		}
+		return ca.SerialNumberOf(leaf.SerialNumber), nil
+	}
+	serial, err := served()
+	switch {
+	case err == nil && serial == t.r.OldSerial:
+		return "the broker serves " + string(serial), nil
+	case err == nil && serial != t.r.NewSerial:
+		return "", fmt.Errorf("the broker serves %s, which this rotation did not install: left alone", serial)
+	}
+	if err := t.driver.Rollback(ctx); err != nil {
+		return "", err
+	}
+	if serial, err = served(); err == nil && serial != t.r.OldSerial {
+		err = fmt.Errorf("rolled back, and the broker serves %s, not %s", serial, t.r.OldSerial)
+	}
+	return "the broker serves " + string(serial) + " again", err
+}

@@ -1,0 +1,83 @@
+package enroll
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll/brokers"
+)
+
+// Config says what a Service works with.
+type Config struct {
+	Authority *ca.Authority
+	Store     Store
+	// Drivers act on brokers from this process, by broker ID. A broker without
+	// one is verified, but not reloaded.
+	Drivers map[string]brokers.Driver
+	// MachineURL is the base URL that devices renew at, such as
+	// https://ca.example:9443.
+	MachineURL string
+	Log        *slog.Logger
+	Now        func() time.Time
+	// ProofTimeout bounds how long one attempt waits for a broker to carry out
+	// an order, and then to refuse what was revoked; 10 s when zero. Attempts
+	// go on after that.
+	ProofTimeout time.Duration
+}
+
+// A Service is the registration authority: it decides what the authority
+// signs, and follows what became of it. It is safe for concurrent use.
+type Service struct {
+	cfg   Config
+	ca    *ca.Authority
+	store Store
+	log   *slog.Logger
+
+	canaryMu sync.Mutex
+	canary   *canary // the good one, used until half of its life
+
+	loaded loadedCRLs
+	proofs chan struct{} // holds one for each attempt under way
+	counts sessionCounts
+}
+
+// New returns a Service.
+func New(cfg Config) *Service {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ProofTimeout == 0 {
+		cfg.ProofTimeout = 10 * time.Second
+	}
+	return &Service{cfg: cfg, ca: cfg.Authority, store: cfg.Store, log: cfg.Log, proofs: make(chan struct{}, maxProofs)}
+}
+
+// now returns the time as the store keeps it: UTC, whole microseconds.
+func (s *Service) now() time.Time { return s.cfg.Now().UTC().Truncate(time.Microsecond) }
+
+// Ready reports why the service cannot take requests; nil when it can.
+func (s *Service) Ready(ctx context.Context) error {
+	if err := s.store.Ping(ctx); err != nil {
+		return err
+	}
+	crls, err := s.CRLs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, crl := range crls {
+		if !s.cfg.Now().Before(crl.NextUpdate) {
+			return ca.Errorf(KindUnavailable, "", "look for errors of job publish-crl in the log", "the CRL of issuer %s lapsed at %s", crl.IssuerID, crl.NextUpdate.Format(time.RFC3339))
+		}
+	}
+	return nil
+}
+
+// isKind reports whether err is of a kind.
+func isKind(err error, k ca.Kind) bool { return errors.Is(err, ca.IsKind(k)) }

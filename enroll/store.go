@@ -1,0 +1,234 @@
+package enroll
+
+import (
+	"context"
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+)
+
+// A Store keeps the inventory, the ledger and the audit trail. package store
+// implements it on SQLite and PostgreSQL; store/storetest is the contract.
+//
+// Every method that changes something does so in one durable transaction with
+// its Change, or not at all. All are safe for concurrent use, by several
+// processes on one database. What is not found is an Error of
+// ca.KindNotFound, what exists already KindConflict or the kind named.
+type Store interface {
+	ca.Recorder
+	ca.CRLStore
+	CertificateStore
+	DeviceStore
+	BrokerStore
+	OrderStore
+	TokenStore
+	RevocationStore
+	RotationStore
+	EventStore
+	IssuerStore
+	// Ping reports whether the store answers and can be written.
+	Ping(ctx context.Context) error
+}
+
+// A Change is what every change of state carries into its transaction.
+type Change struct {
+	Event       Event        // exactly one (I19)
+	Jobs        []Job        // started only if the transaction commits
+	Idempotency *Idempotency // nil when the caller gave no key
+}
+
+// Idempotency makes a repeated request answer as the first (I5). The store
+// refuses a second commit under the same scope and key: with a *Replay when
+// RequestHash is the same, with KindIdempotency when it is not.
+type Idempotency struct {
+	Scope       string // principal and operation
+	Key         string // the caller's Idempotency-Key; stored as SHA-256
+	RequestHash []byte // SHA-256 of what makes two requests the same
+	Answer      []byte // the first answer, kept; nil where the certificate itself is the answer
+}
+
+// A Replay is the error of a commit that was made before. It holds the first
+// one's result.
+type Replay struct {
+	SerialNumber ca.SerialNumber // of the certificate; empty when none was issued
+	Answer       []byte          // as first given in Idempotency.Answer
+}
+
+func (*Replay) Error() string { return "committed before under the same idempotency key" }
+
+// A JobKind names a kind of background work.
+type JobKind string
+
+// A Job is one repeatable step of background work on a row (design decision 4).
+type Job struct {
+	Kind    JobKind
+	Subject string        // ID of the row
+	After   time.Duration // not before this long from now
+}
+
+// A Claim is committed with a certificate (ca.Issuance.Claim), in one
+// transaction: what it spends, whom it belongs to, and the audit event.
+//
+// The store checks, in this order, and refuses with the kind named:
+// idempotency (*Replay, KindIdempotency); token (KindTokenExpired,
+// KindTokenOtherDevice, KindTokenUsed; *Replay when this very request spent
+// it); the key's holder (KindDuplicateKey); device (KindDuplicateDevice,
+// KindDeviceRevoked, KindDeviceHeld); replaced certificate (ca.KindRevoked);
+// quota (KindOrderClosed, KindQuotaReached).
+type Claim struct {
+	Change
+	Device *DeviceClaim // nil for brokers, servers, canaries
+	Token  *TokenClaim  // nil when no enrollment token is spent
+	Order  string       // work order whose quota a new device takes one of; empty for none
+	// Replaces is the certificate that a renewal or rekey is based on: it must
+	// still be good, and its device active. Empty on a first enrollment.
+	Replaces ca.SerialNumber
+}
+
+// A DeviceClaim says which device a certificate makes active. On a first
+// enrollment the device must be unknown or registered.
+type DeviceClaim struct {
+	ID              string
+	Group           string            // kept as registered when empty
+	Attributes      map[string]string // kept as registered when nil
+	TrustGeneration int64
+}
+
+// A TokenClaim is one use of an enrollment token.
+type TokenClaim struct {
+	ID          string
+	DeviceID    string
+	RequestHash []byte // SHA-256 of the request that spends it
+}
+
+// CertificateStore is the ledger.
+type CertificateStore interface {
+	Certificate(ctx context.Context, serial ca.SerialNumber) (*ca.Certificate, error)
+	Certificates(ctx context.Context, f CertificateFilter, p Page) ([]*ca.Certificate, string, error)
+	// RevokeCertificate moves one certificate to the reason's status, or to
+	// good for a release (empty reason), guarded by the status it has:
+	// ca.KindRevoked, ca.KindNotHeld.
+	RevokeCertificate(ctx context.Context, serial ca.SerialNumber, reason ca.Reason, at time.Time, c Change) (*ca.Certificate, error)
+	// CheckClaim reads whether Commit would refuse the claim for a key, so
+	// that nothing is signed in vain. A nil answer is no promise.
+	CheckClaim(ctx context.Context, claim *Claim, holder ca.Holder, keySHA256 string) error
+	// KeyBlocked reports whether a certificate with this key was revoked for keyCompromise.
+	KeyBlocked(ctx context.Context, keySHA256 string) (bool, error)
+	// LastIssuedAt returns the time of the newest audit event; zero for none (I7).
+	LastEventAt(ctx context.Context) (time.Time, error)
+}
+
+// DeviceStore keeps devices.
+type DeviceStore interface {
+	CreateDevice(ctx context.Context, d Device, c Change) error // KindDuplicateDevice
+	Device(ctx context.Context, id string) (*Device, error)     // with its certificates
+	Devices(ctx context.Context, f DeviceFilter, p Page) ([]*Device, string, error)
+	// HoldDevice puts an active device and its good certificates on hold.
+	HoldDevice(ctx context.Context, id string, at time.Time, c Change) error
+	// ReleaseDevice makes a held device and its held certificates good again: ca.KindNotHeld.
+	ReleaseDevice(ctx context.Context, id string, at time.Time, c Change) error
+}
+
+// BrokerStore keeps brokers and what was seen of them.
+type BrokerStore interface {
+	CreateBroker(ctx context.Context, b Broker, c Change) error // KindConflict
+	Broker(ctx context.Context, id string) (*Broker, error)     // with newest certificate and verification
+	Brokers(ctx context.Context, p Page) ([]*Broker, string, error)
+	// UpdateBroker replaces url, names and kind.
+	UpdateBroker(ctx context.Context, b Broker, c Change) error
+	// SaveVerification keeps a report and sets the broker's status by its verdict.
+	SaveVerification(ctx context.Context, v Verification, c Change) error
+	Verifications(ctx context.Context, broker string, p Page) ([]*Verification, string, error)
+}
+
+// OrderStore keeps work orders and their enrollment tokens.
+type OrderStore interface {
+	CreateWorkOrder(ctx context.Context, o WorkOrder, c Change) error // KindConflict
+	WorkOrder(ctx context.Context, id string) (*WorkOrder, error)
+	WorkOrders(ctx context.Context, p Page) ([]*WorkOrder, string, error)
+	CreateEnrollmentToken(ctx context.Context, t EnrollmentToken, c Change) error
+	EnrollmentTokenByHash(ctx context.Context, hash []byte) (*EnrollmentToken, error)
+}
+
+// TokenStore keeps API tokens.
+type TokenStore interface {
+	CreateAPIToken(ctx context.Context, t APIToken, c Change) error
+	APITokenByHash(ctx context.Context, hash []byte) (*APIToken, error)
+	// Replayed returns what an earlier commit under the same scope, key and
+	// request gave (a *Replay as error value nil), nil for none, or
+	// KindIdempotency for another request under the same key.
+	Replayed(ctx context.Context, i *Idempotency) (*Replay, error)
+	// TokenReplay returns what the token was spent on by the very same request; nil for none.
+	TokenReplay(ctx context.Context, t *TokenClaim) (*Replay, error)
+}
+
+// RevocationStore keeps revocations as resumable rows.
+type RevocationStore interface {
+	// RevokeDevice does, in one transaction: every good or held certificate of
+	// the device takes the reason's status at r.At, the device follows
+	// (revoked, or held for certificateHold), r is stored with their serial
+	// numbers, and returned. ca.KindRevoked when the device was revoked before.
+	RevokeDevice(ctx context.Context, r Revocation, c Change) (*Revocation, error)
+	Revocation(ctx context.Context, id string) (*Revocation, error)
+	Revocations(ctx context.Context, device string, p Page) ([]*Revocation, string, error)
+	// SaveRevocation stores r where its version is still the row's, and
+	// raises both; KindConflict otherwise.
+	SaveRevocation(ctx context.Context, r *Revocation, c Change) error
+}
+
+// RotationStore keeps rotations as resumable rows.
+type RotationStore interface {
+	// CreateRotation refuses a second running rotation of a broker: KindConflict.
+	CreateRotation(ctx context.Context, r Rotation, c Change) error
+	Rotation(ctx context.Context, id string) (*Rotation, error)
+	Rotations(ctx context.Context, broker string, p Page) ([]*Rotation, string, error)
+	SaveRotation(ctx context.Context, r *Rotation, c Change) error // as SaveRevocation
+}
+
+// EventStore is the audit trail.
+type EventStore interface {
+	Events(ctx context.Context, f EventFilter, p Page) ([]*Event, string, error) // newest first
+	// RecordEvent stores a change that has no row of its own, such as a start.
+	RecordEvent(ctx context.Context, c Change) error
+}
+
+// IssuerStore keeps issuers.
+type IssuerStore interface {
+	// CreateIssuers stores the first issuers and their first CRLs, in one
+	// transaction; KindConflict when the store has any.
+	CreateIssuers(ctx context.Context, issuers []ca.Issuer, crls []*ca.CRL, c Change) error
+	Issuers(ctx context.Context) ([]ca.Issuer, error)
+	// SetStatusURLs replaces the issuer's status URLs.
+	SetStatusURLs(ctx context.Context, issuerID string, urls []string, c Change) error
+}
+
+// A Page asks for a part of a listing by keyset paging: at most Limit items
+// (1 to 500) after Cursor, which an earlier answer gave (empty: from the
+// start). A cursor that was not given so is an Error of ca.KindMalformed.
+type Page struct {
+	Limit  int
+	Cursor string
+}
+
+// A CertificateFilter narrows a listing of certificates; empty fields do not.
+type CertificateFilter struct {
+	Status  ca.Status // expired: good and past notAfter
+	Device  string
+	Broker  string
+	Profile string
+	Issuer  string
+}
+
+// A DeviceFilter narrows a listing of devices; empty fields do not.
+type DeviceFilter struct {
+	Status    DeviceStatus
+	Group     string
+	WorkOrder string
+}
+
+// An EventFilter narrows the audit trail; empty fields do not.
+type EventFilter struct {
+	Actor   string
+	Action  string
+	Subject string
+}

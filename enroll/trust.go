@@ -1,0 +1,150 @@
+package enroll
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll/brokers"
+)
+
+// A TrustBundle is what devices and brokers verify each other with: every
+// root in the field.
+type TrustBundle struct {
+	Generation int64  `json:"generation"`
+	PEM        string `json:"pem"`
+}
+
+// TrustBundle returns the current trust bundle.
+func (s *Service) TrustBundle(context.Context) (*TrustBundle, error) {
+	b := s.trustBundle()
+	return &b, nil
+}
+
+func (s *Service) trustBundle() TrustBundle {
+	return TrustBundle{Generation: s.ca.TrustGeneration(), PEM: ca.EncodeChain(s.ca.Roots()...)}
+}
+
+// An IssuerView is an issuer as the REST API shows it.
+type IssuerView struct {
+	ID           string          `json:"id"`
+	Purpose      ca.Purpose      `json:"purpose"`
+	State        ca.IssuerState  `json:"state"`
+	Parent       string          `json:"parent"`
+	Subject      string          `json:"subject"`
+	SerialNumber ca.SerialNumber `json:"serialNumber"`
+	SHA256       string          `json:"sha256"`
+	NotBefore    time.Time       `json:"notBefore"`
+	NotAfter     time.Time       `json:"notAfter"`
+	CDPs         []string        `json:"crlDistributionPoints"` // that its certificates carry, oldest first
+	PEM          string          `json:"pem"`
+}
+
+// Issuers returns every issuer, the root among them.
+func (s *Service) Issuers(context.Context) ([]IssuerView, error) {
+	var views []IssuerView
+	for _, i := range s.ca.Issuers() {
+		c := i.Certificate
+		views = append(views, IssuerView{
+			ID: i.ID, Purpose: i.Purpose, State: i.State, Parent: i.Parent, Subject: c.Subject.String(),
+			SerialNumber: ca.SerialNumberOf(c.SerialNumber), SHA256: ca.FingerprintOf(c),
+			NotBefore: c.NotBefore, NotAfter: c.NotAfter, CDPs: i.CDPs(), PEM: ca.EncodeChain(c),
+		})
+	}
+	return views, nil
+}
+
+// IssuerCertificate returns an issuer's certificate.
+func (s *Service) IssuerCertificate(_ context.Context, id string) (*x509.Certificate, error) {
+	i, err := s.ca.Issuer(id)
+	if err != nil {
+		return nil, err
+	}
+	return i.Certificate, nil
+}
+
+// Profiles returns every profile.
+func (s *Service) Profiles() []ca.Profile { return ca.Profiles() }
+
+// Certificate returns a certificate by its serial number in hex.
+func (s *Service) Certificate(ctx context.Context, serial string) (*ca.Certificate, error) {
+	n, err := ca.ParseSerialNumber(serial)
+	if err != nil {
+		return nil, err
+	}
+	return s.store.Certificate(ctx, n)
+}
+
+// Certificates lists certificates.
+func (s *Service) Certificates(ctx context.Context, f CertificateFilter, p Page) ([]*ca.Certificate, string, error) {
+	return s.store.Certificates(ctx, f, p)
+}
+
+// Events lists the audit trail, newest first.
+func (s *Service) Events(ctx context.Context, f EventFilter, p Page) ([]*Event, string, error) {
+	return s.store.Events(ctx, f, p)
+}
+
+// CRL returns an issuer's newest CRL.
+func (s *Service) CRL(ctx context.Context, issuerID string) (*ca.CRL, error) {
+	return s.store.LatestCRL(ctx, issuerID)
+}
+
+// CRLs returns the newest CRL of every issuer, devices' issuers first.
+func (s *Service) CRLs(ctx context.Context) ([]*ca.CRL, error) {
+	var all []*ca.CRL
+	for _, i := range s.ca.Issuers() {
+		crl, err := s.store.LatestCRL(ctx, i.ID)
+		if err != nil {
+			return nil, fmt.Errorf("the CRL of issuer %s: %w", i.ID, err)
+		}
+		all = append(all, crl)
+	}
+	return all, nil
+}
+
+// CRLBundle returns the newest CRL of every issuer as one PEM text, as brokers
+// load it.
+func (s *Service) CRLBundle(ctx context.Context) ([]byte, error) {
+	crls, err := s.CRLs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	for _, crl := range crls {
+		out = append(out, crl.PEM()...)
+	}
+	return out, nil
+}
+
+// brokerBundle returns the CRL bundle with what a broker's guard holds it against.
+func (s *Service) brokerBundle(ctx context.Context) (brokers.Bundle, error) {
+	text, err := s.CRLBundle(ctx)
+	b := brokers.Bundle{PEM: text}
+	for _, i := range s.ca.Issuers() {
+		b.Scopes = append(b.Scopes, brokers.Scope{Issuer: i.Certificate, DistributionPoints: i.CDPs()})
+	}
+	return b, err
+}
+
+// SetStatusURL makes base the URL that new certificates name for CRLs and
+// issuer certificates. Earlier ones stay in every CRL's IDP.
+func (s *Service) SetStatusURL(ctx context.Context, base string) error {
+	for _, i := range s.ca.Issuers() {
+		if i.KeyURI == "" { // its CRL is signed elsewhere
+			continue
+		}
+		next, changed := i.WithStatusURL(base)
+		if !changed {
+			continue
+		}
+		event := newEvent(s.now(), "server", "issuer.status-url", "issuer:"+i.ID, map[string]any{"urls": next.StatusURLs})
+		if err := s.store.SetStatusURLs(ctx, i.ID, next.StatusURLs, Change{Event: event}); err != nil {
+			return err
+		}
+		s.ca.SetStatusURLs(i.ID, next.StatusURLs)
+	}
+	return nil
+}
