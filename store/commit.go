@@ -1,0 +1,213 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// Limits of the queue of changes.
+const (
+	maxBatch  = 256  // changes that one transaction takes
+	maxQueued = 8192 // changes that may wait; more are refused at once (I28)
+	maxTries  = 4    // of a transaction that lost a race to another
+)
+
+// A pending is one function that waits for its transaction. It may be run more
+// than once, so it sets results anew each time.
+type pending struct {
+	ctx   context.Context
+	do    func(ctx context.Context, q tx) error
+	taken atomic.Bool // by the committer, which will commit it, or by its cancelled waiter
+	err   error       // of do, until the outcome is known
+	done  chan error
+}
+
+// A committer runs queued changes in as few transactions as it can: it flushes
+// at once when idle, and takes all that arrived meanwhile with the next one.
+type committer struct {
+	store *Store
+
+	mu      sync.Mutex
+	waiting []*pending
+	closed  bool
+
+	wake    chan struct{} // holds one token while something may wait
+	stopped sync.WaitGroup
+}
+
+func newCommitter(s *Store) *committer {
+	c := &committer{store: s, wake: make(chan struct{}, 1)}
+	for range s.db.writers() {
+		c.stopped.Go(c.run)
+	}
+	return c
+}
+
+// write runs do in a durable transaction, together with others.
+func (s *Store) write(ctx context.Context, do func(ctx context.Context, q tx) error) error {
+	return s.writes.submit(ctx, do)[0]
+}
+
+// submit queues changes in their order and returns the error of each once its
+// outcome is known. One that still waits when ctx ends is dropped; one that
+// was taken is waited for.
+func (c *committer) submit(ctx context.Context, dos ...func(ctx context.Context, q tx) error) []error {
+	changes := make([]*pending, len(dos))
+	errs := make([]error, len(dos))
+	for i, do := range dos {
+		changes[i] = &pending{ctx: ctx, do: do, done: make(chan error, 1)}
+	}
+	if err := c.enqueue(changes); err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return errs
+	}
+	for i, w := range changes {
+		select {
+		case errs[i] = <-w.done:
+			continue
+		case <-ctx.Done():
+		}
+		if w.taken.CompareAndSwap(false, true) {
+			errs[i] = ctx.Err()
+		} else {
+			errs[i] = <-w.done
+		}
+	}
+	return errs
+}
+
+// enqueue adds changes to the queue, all or none.
+func (c *committer) enqueue(changes []*pending) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return unavailable(nil, "", "the store is closed")
+	case len(c.waiting)+len(changes) > maxQueued:
+		return unavailable(nil, "try again in a moment", "too many changes wait for the database")
+	}
+	c.waiting = append(c.waiting, changes...)
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// close lets what is queued finish and refuses the rest.
+func (c *committer) close() {
+	c.mu.Lock()
+	again := c.closed
+	c.closed = true
+	c.mu.Unlock()
+	if !again {
+		close(c.wake)
+	}
+	c.stopped.Wait()
+}
+
+func (c *committer) run() {
+	for range c.wake {
+		for batch := c.take(); len(batch) > 0; batch = c.take() {
+			c.flush(batch)
+		}
+	}
+}
+
+// take removes the next batch from the queue, without what was cancelled.
+func (c *committer) take() []*pending {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var batch []*pending
+	n := 0
+	for ; n < len(c.waiting) && len(batch) < maxBatch; n++ {
+		if w := c.waiting[n]; w.ctx.Err() == nil && w.taken.CompareAndSwap(false, true) {
+			batch = append(batch, w)
+		} else if w.taken.CompareAndSwap(false, true) {
+			w.done <- w.ctx.Err()
+		}
+	}
+	c.waiting = c.waiting[n:]
+	if len(c.waiting) == 0 {
+		c.waiting = nil
+	}
+	return batch
+}
+
+// flush runs a batch in one transaction and tells every waiter its outcome.
+func (c *committer) flush(batch []*pending) {
+	err := c.transact(batch)
+	begin, commit := (*beginError)(nil), (*commitError)(nil)
+	switch {
+	case err == nil:
+		for _, w := range batch {
+			w.done <- w.err
+		}
+	case errors.As(err, &begin), len(batch) == 1:
+		for _, w := range batch {
+			w.done <- err
+		}
+	case errors.As(err, &commit):
+		for _, w := range batch {
+			if w.err == nil {
+				w.err = err
+			}
+			w.done <- w.err
+		}
+	default: // the transaction broke in the middle: nothing was committed
+		for _, w := range batch {
+			w.done <- c.transact([]*pending{w})
+		}
+	}
+}
+
+// transact runs a batch, again when the database says that it lost a race. A
+// single change needs no savepoint: its error is the transaction's.
+func (c *committer) transact(batch []*pending) error {
+	ctx := context.Background() // what was taken is committed, whoever still waits
+	var err error
+	for range maxTries {
+		err = c.store.db.update(ctx, func(q tx) error {
+			if len(batch) == 1 {
+				batch[0].err = nil
+				return batch[0].do(ctx, q)
+			}
+			for _, w := range batch {
+				if err := c.runUnderSavepoint(ctx, q, w); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err == nil || c.store.db.fault(err) != faultRetry {
+			return err
+		}
+	}
+	return err
+}
+
+// runUnderSavepoint runs one change of several and keeps its error with it.
+// Its own error is one that breaks the whole transaction.
+func (c *committer) runUnderSavepoint(ctx context.Context, q tx, w *pending) error {
+	if _, err := q.exec(ctx, "SAVEPOINT one_change"); err != nil {
+		return fmt.Errorf("set savepoint: %w", err)
+	}
+	w.err = w.do(ctx, q)
+	if w.err != nil {
+		if c.store.db.fault(w.err) == faultRetry {
+			return w.err
+		}
+		if _, err := q.exec(ctx, "ROLLBACK TO SAVEPOINT one_change"); err != nil {
+			return fmt.Errorf("roll back to savepoint: %w", errors.Join(w.err, err))
+		}
+	}
+	if _, err := q.exec(ctx, "RELEASE SAVEPOINT one_change"); err != nil {
+		return fmt.Errorf("release savepoint: %w", err)
+	}
+	return nil
+}

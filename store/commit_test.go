@@ -1,0 +1,210 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+// A fakeEngine counts transactions and fails where it is told to.
+type fakeEngine struct {
+	engine
+	mu      sync.Mutex
+	count   int
+	failing func(n int) error // error of the n-th COMMIT
+	gate    chan bool         // each transaction sends one before it begins, and one when it goes on
+}
+
+type fakeTx struct{ tx }
+
+func (fakeTx) exec(context.Context, string, ...any) (int64, error) { return 1, nil }
+
+func (e *fakeEngine) fault(err error) fault {
+	if strings.Contains(err.Error(), "deadlock") {
+		return faultRetry
+	}
+	return faultOther
+}
+
+func (e *fakeEngine) update(_ context.Context, fn func(tx) error) error {
+	if e.gate != nil {
+		e.gate <- true
+		e.gate <- true
+	}
+	e.mu.Lock()
+	e.count++
+	n := e.count
+	e.mu.Unlock()
+	if err := fn(fakeTx{}); err != nil {
+		return err
+	}
+	if e.failing != nil {
+		return e.failing(n)
+	}
+	return nil
+}
+
+func (e *fakeEngine) writers() int { return 1 }
+
+func newFake(e *fakeEngine) *Store {
+	s := &Store{db: e, log: slog.New(slog.DiscardHandler), clock: time.Now}
+	s.writes = newCommitter(s)
+	return s
+}
+
+func nothing(context.Context, tx) error { return nil }
+
+// queued waits until n changes wait.
+func queued(t *testing.T, s *Store, n int) {
+	t.Helper()
+	for range 1000 {
+		s.writes.mu.Lock()
+		waiting := len(s.writes.waiting)
+		s.writes.mu.Unlock()
+		if waiting == n {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatalf("%d changes never waited", n)
+}
+
+func TestCommitterCoalesces(t *testing.T) {
+	t.Parallel()
+	e := &fakeEngine{gate: make(chan bool)}
+	s := newFake(e)
+	var done sync.WaitGroup
+	submit := func() { done.Go(func() { s.write(t.Context(), nothing) }) }
+	submit()
+	receive(t, e.gate, time.Second) // the first alone, because nothing else waited
+	for range 50 {
+		submit()
+	}
+	queued(t, s, 50)
+	for range 3 { // the first goes on, then all that came meanwhile
+		receive(t, e.gate, time.Second)
+	}
+	done.Wait()
+	if e.count != 2 {
+		t.Errorf("%d transactions", e.count)
+	}
+}
+
+// I21: when COMMIT fails every waiter hears that the outcome is unknown, and
+// one whose change was refused hears that.
+func TestCommitterUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	s := newFake(&fakeEngine{failing: func(int) error { return &commitError{errors.New("disk I/O error")} }})
+	refuse := func(context.Context, tx) error { return notFound("id", "row", "x") }
+	errs := s.writes.submit(t.Context(), nothing, refuse, nothing)
+	for i, err := range errs {
+		err = s.explain("test", err)
+		kind := enroll.KindUnavailable
+		if i == 1 {
+			kind = ca.KindNotFound
+		}
+		if !errors.Is(err, ca.IsKind(kind)) {
+			t.Errorf("change %d: %v, want kind %s", i, err, kind)
+		}
+		if own, ok := errors.AsType[*ca.Error](err); !ok || i != 1 && (!strings.Contains(own.Message, "unknown") || strings.Contains(own.Message, "I/O")) {
+			t.Errorf("change %d: %q", i, own.Message)
+		}
+	}
+}
+
+func TestCommitterDropsCancelled(t *testing.T) {
+	t.Parallel()
+	e := &fakeEngine{gate: make(chan bool)}
+	s := newFake(e)
+	ctx, cancel := context.WithCancel(t.Context())
+	taken, waiting := make(chan error, 1), make(chan error, 1)
+	go func() { taken <- s.write(ctx, nothing) }()
+	receive(t, e.gate, time.Second) // the first is taken
+	go func() {
+		waiting <- s.write(ctx, func(context.Context, tx) error { t.Error("a dropped change was run"); return nil })
+	}()
+	queued(t, s, 1)
+	cancel()
+	if err := receive(t, waiting, time.Second); !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting change: %v", err)
+	}
+	receive(t, e.gate, time.Second)
+	if err := receive(t, taken, time.Second); err != nil {
+		t.Errorf("taken change: %v", err)
+	}
+}
+
+func TestCommitterRetriesLostRaces(t *testing.T) {
+	t.Parallel()
+	e := &fakeEngine{failing: func(n int) error {
+		if n < 3 {
+			return errors.New("deadlock")
+		}
+		return nil
+	}}
+	for i, err := range newFake(e).writes.submit(t.Context(), nothing, nothing) {
+		if err != nil {
+			t.Errorf("change %d: %v", i, err)
+		}
+	}
+	if e.count != 3 {
+		t.Errorf("%d transactions", e.count)
+	}
+}
+
+func TestCommitterBrokenTransaction(t *testing.T) {
+	t.Parallel()
+	e := &fakeEngine{failing: func(n int) error {
+		if n == 1 {
+			return errors.New("connection lost")
+		}
+		return nil
+	}}
+	for i, err := range newFake(e).writes.submit(t.Context(), nothing, nothing, nothing) {
+		if err != nil {
+			t.Errorf("change %d: %v", i, err)
+		}
+	}
+	if e.count != 4 {
+		t.Errorf("%d transactions, want one for all and then one each", e.count)
+	}
+}
+
+func TestCommitterLimits(t *testing.T) {
+	t.Parallel()
+	s := newFake(&fakeEngine{})
+	dos := make([]func(context.Context, tx) error, maxQueued+1)
+	for i := range dos {
+		dos[i] = nothing
+	}
+	for _, err := range s.writes.submit(t.Context(), dos...) {
+		if !errors.Is(err, ca.IsKind(enroll.KindUnavailable)) {
+			t.Fatal(err)
+		}
+	}
+	s.writes.close()
+	if err := s.write(t.Context(), nothing); !errors.Is(err, ca.IsKind(enroll.KindUnavailable)) {
+		t.Fatal(err)
+	}
+	s.writes.close() // again is fine
+}
+
+func BenchmarkCommitter(b *testing.B) {
+	s := newFake(&fakeEngine{})
+	b.SetParallelism(32)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := s.write(b.Context(), nothing); err != nil {
+				b.Error(fmt.Errorf("write: %w", err))
+			}
+		}
+	})
+}

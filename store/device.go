@@ -1,0 +1,142 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+// certificatesShown is how many of a device's certificates come with it.
+const certificatesShown = 100
+
+const selectDevice = `SELECT id, status, group_name, attributes, work_order, trust_generation, created_at, last_seen_at FROM devices`
+
+func scanDevice(row scanner) (*enroll.Device, error) {
+	d := &enroll.Device{Attributes: map[string]string{}, Certificates: []*ca.Certificate{}}
+	var seen time.Time
+	err := row.Scan(&d.ID, &d.Status, &d.Group, fromJSON{&d.Attributes}, &d.WorkOrder, &d.TrustGeneration, atTime{&d.CreatedAt}, atTime{&seen})
+	if !seen.IsZero() {
+		d.LastSeenAt = &seen
+	}
+	return d, err
+}
+
+// attributesText returns attributes as stored; nil is the empty text.
+func attributesText(attributes map[string]string) string {
+	if attributes == nil {
+		return ""
+	}
+	return jsonOf(attributes)
+}
+
+// CreateDevice implements enroll.DeviceStore.
+func (s *Store) CreateDevice(ctx context.Context, d enroll.Device, c enroll.Change) error {
+	return s.change(ctx, "create device", c, func(ctx context.Context, q tx) error {
+		n, err := q.exec(ctx, `INSERT INTO devices (id, status, group_name, attributes, work_order, trust_generation, created_at, last_seen_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, 0) ON CONFLICT (id) DO NOTHING`,
+			d.ID, d.Status, d.Group, attributesText(d.Attributes), d.WorkOrder, d.TrustGeneration, micros(d.CreatedAt))
+		if err == nil && n == 0 {
+			return ca.Errorf(enroll.KindDuplicateDevice, "id", "choose another device id", "device %q exists", d.ID)
+		}
+		return err
+	})
+}
+
+// Device implements enroll.DeviceStore.
+func (s *Store) Device(ctx context.Context, id string) (*enroll.Device, error) {
+	var d *enroll.Device
+	err := s.db.snapshot(ctx, func(q querier) (err error) {
+		if d, err = device(ctx, q, id); err != nil {
+			return err
+		}
+		certs, err := certificatesOf(ctx, q, ca.Holder{Kind: ca.HolderDevice, ID: id}, certificatesShown)
+		d.Certificates = append(d.Certificates, certs...)
+		return err
+	})
+	if err != nil {
+		return nil, s.explain("read device", err)
+	}
+	return d, nil
+}
+
+// device reads a device without its certificates.
+func device(ctx context.Context, q querier, id string) (*enroll.Device, error) {
+	d, err := one(ctx, q, scanDevice, selectDevice+` WHERE id = $1`, id)
+	if errors.Is(err, errNoRows) {
+		return nil, notFound("deviceId", "device", id)
+	}
+	return d, err
+}
+
+// Devices implements enroll.DeviceStore; by id, without their certificates.
+func (s *Store) Devices(ctx context.Context, f enroll.DeviceFilter, p enroll.Page) ([]*enroll.Device, string, error) {
+	l := listing[*enroll.Device]{
+		name: "devices", query: selectDevice, id: "id",
+		scan: scanDevice, keyOf: func(d *enroll.Device) key { return key{ID: d.ID} },
+	}
+	l.equals("status", string(f.Status))
+	if f.Group != "" {
+		l.filters = append(l.filters, filter{"group_name <> ''", nil})
+		l.equals("group_name", f.Group)
+	}
+	if f.WorkOrder != "" {
+		l.filters = append(l.filters, filter{"work_order <> ''", nil})
+		l.equals("work_order", f.WorkOrder)
+	}
+	all, next, err := l.page(ctx, s.db, p)
+	return all, next, s.explain("list devices", err)
+}
+
+// HoldDevice implements enroll.DeviceStore.
+func (s *Store) HoldDevice(ctx context.Context, id string, at time.Time, c enroll.Change) error {
+	return s.change(ctx, "hold device", c, func(ctx context.Context, q tx) error {
+		n, err := q.exec(ctx, `UPDATE devices SET status = 'held' WHERE id = $1 AND status = 'active'`, id)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return refused(holdRefusal(ctx, q, id))
+		}
+		_, err = setStatus(ctx, q, id, `status = 'good'`, ca.StatusHeld, ca.ReasonCertificateHold, at)
+		return err
+	})
+}
+
+// holdRefusal says why a device cannot be put on hold.
+func holdRefusal(ctx context.Context, q querier, id string) error {
+	d, err := device(ctx, q, id)
+	if err != nil {
+		return err
+	}
+	switch d.Status {
+	case enroll.DeviceHeld:
+		return ca.Errorf(enroll.KindDeviceHeld, "deviceId", "release it, or revoke it", "device %q is on hold already", id)
+	case enroll.DeviceRevoked, enroll.DeviceRetired:
+		return ca.Errorf(ca.KindRevoked, "deviceId", "enroll the unit anew, under another id", "device %q is %s, which is final", id, d.Status)
+	case enroll.DeviceRegistered:
+		return conflict("deviceId", "enroll it first, or revoke it", "device %q holds no certificate", id)
+	}
+	return nil
+}
+
+// ReleaseDevice implements enroll.DeviceStore.
+func (s *Store) ReleaseDevice(ctx context.Context, id string, _ time.Time, c enroll.Change) error {
+	return s.change(ctx, "release device", c, func(ctx context.Context, q tx) error {
+		n, err := q.exec(ctx, `UPDATE devices SET status = 'active' WHERE id = $1 AND status = 'held'`, id)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			d, err := device(ctx, q, id)
+			if err != nil {
+				return err
+			}
+			return ca.Errorf(ca.KindNotHeld, "deviceId", "only a device on hold can be released", "device %q is %s", id, d.Status)
+		}
+		_, err = setStatus(ctx, q, id, `status = 'held'`, ca.StatusGood, "", time.Time{})
+		return err
+	})
+}

@@ -1,0 +1,95 @@
+package store
+
+import (
+	"context"
+	"errors"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+const selectWorkOrder = `SELECT id, product, quantity, issued, profile, state, created_at FROM work_orders`
+
+func scanWorkOrder(row scanner) (*enroll.WorkOrder, error) {
+	o := &enroll.WorkOrder{}
+	return o, row.Scan(&o.ID, &o.Product, &o.Quantity, &o.Issued, &o.Profile, &o.State, atTime{&o.CreatedAt})
+}
+
+const selectEnrollmentToken = `SELECT id, hash, work_order, device_id, uses, used, expires_at, created_at FROM enrollment_tokens`
+
+func scanEnrollmentToken(row scanner) (*enroll.EnrollmentToken, error) {
+	t := &enroll.EnrollmentToken{}
+	return t, row.Scan(&t.ID, &t.Hash, &t.WorkOrder, &t.DeviceID, &t.Uses, &t.Used, atTime{&t.ExpiresAt}, atTime{&t.CreatedAt})
+}
+
+// CreateWorkOrder implements enroll.OrderStore.
+func (s *Store) CreateWorkOrder(ctx context.Context, o enroll.WorkOrder, c enroll.Change) error {
+	return s.change(ctx, "create work order", c, func(ctx context.Context, q tx) error {
+		n, err := q.exec(ctx, `INSERT INTO work_orders (id, product, quantity, issued, profile, state, created_at)
+			VALUES ($1, $2, $3, 0, $4, $5, $6) ON CONFLICT (id) DO NOTHING`,
+			o.ID, o.Product, o.Quantity, o.Profile, o.State, micros(o.CreatedAt))
+		if err == nil && n == 0 {
+			return conflict("id", "choose another work order id", "work order %q exists", o.ID)
+		}
+		return err
+	})
+}
+
+// WorkOrder implements enroll.OrderStore.
+func (s *Store) WorkOrder(ctx context.Context, id string) (*enroll.WorkOrder, error) {
+	o, err := one(ctx, s.db, scanWorkOrder, selectWorkOrder+` WHERE id = $1`, id)
+	switch {
+	case errors.Is(err, errNoRows):
+		return nil, notFound("workOrder", "work order", id)
+	case err != nil:
+		return nil, s.explain("read work order", err)
+	}
+	return o, nil
+}
+
+// WorkOrders implements enroll.OrderStore; newest first.
+func (s *Store) WorkOrders(ctx context.Context, p enroll.Page) ([]*enroll.WorkOrder, string, error) {
+	l := listing[*enroll.WorkOrder]{
+		name: "work-orders", query: selectWorkOrder, byTime: "created_at", id: "id", newest: true,
+		scan: scanWorkOrder, keyOf: func(o *enroll.WorkOrder) key { return key{micros(o.CreatedAt), o.ID} },
+	}
+	all, next, err := l.page(ctx, s.db, p)
+	return all, next, s.explain("list work orders", err)
+}
+
+// CreateEnrollmentToken implements enroll.OrderStore. The work order, where
+// one is named, must exist and be open.
+func (s *Store) CreateEnrollmentToken(ctx context.Context, t enroll.EnrollmentToken, c enroll.Change) error {
+	return s.change(ctx, "create enrollment token", c, func(ctx context.Context, q tx) error {
+		if t.WorkOrder != "" {
+			state, err := value[enroll.OrderState](ctx, q, `SELECT state FROM work_orders WHERE id = $1`, t.WorkOrder)
+			switch {
+			case errors.Is(err, errNoRows):
+				return notFound("workOrder", "work order", t.WorkOrder)
+			case err != nil:
+				return err
+			case state != enroll.OrderOpen:
+				return ca.Errorf(enroll.KindOrderClosed, "workOrder", "name an open work order", "work order %q is %s", t.WorkOrder, state)
+			}
+		}
+		n, err := q.exec(ctx, `INSERT INTO enrollment_tokens (id, hash, work_order, device_id, uses, used, expires_at, created_at)
+			VALUES ($1, $2, $3, $4, $5, 0, $6, $7) ON CONFLICT DO NOTHING`,
+			t.ID, t.Hash, t.WorkOrder, t.DeviceID, t.Uses, micros(t.ExpiresAt), micros(t.CreatedAt))
+		if err == nil && n == 0 {
+			return conflict("token", "make another token", "the token exists")
+		}
+		return err
+	})
+}
+
+// EnrollmentTokenByHash implements enroll.OrderStore.
+func (s *Store) EnrollmentTokenByHash(ctx context.Context, hash []byte) (*enroll.EnrollmentToken, error) {
+	t, err := one(ctx, s.db, scanEnrollmentToken, selectEnrollmentToken+` WHERE hash = $1`, hash)
+	switch {
+	case errors.Is(err, errNoRows):
+		return nil, ca.Errorf(ca.KindNotFound, "token", "", "there is no such token")
+	case err != nil:
+		return nil, s.explain("read enrollment token", err)
+	}
+	return t, nil
+}

@@ -1,0 +1,135 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+)
+
+// postgresPoll is how often River looks for jobs that no notification told of.
+const postgresPoll = 500 * time.Millisecond
+
+// Jobs of a dead process: every client keeps an advisory lock on its name for
+// as long as its session lives, so whoever can take the lock knows that the
+// owner is dead.
+const (
+	clientLock   = 0x666c // first key of the locks; the second is the hash of the client's name
+	rescuePeriod = 5 * time.Second
+)
+
+// postgresDriver is River's driver for pgx.
+type postgresDriver struct{ *riverpgxv5.Driver }
+
+var _ jobDriver[pgx.Tx] = (*postgresDriver)(nil)
+
+// waiting locks the job's row. River fetches around locked rows, so the job
+// cannot begin before this transaction commits, and sees its change. A row
+// that is being fetched is passed over here: it does not wait any more.
+func (d *postgresDriver) waiting(ctx context.Context, q querier, args jobArgs) (int64, time.Time, error) {
+	var id int64
+	due, err := one(ctx, q, func(row scanner) (due time.Time, err error) {
+		err = row.Scan(&id, &due)
+		return due, err
+	}, `SELECT id, scheduled_at FROM river_job
+		WHERE state IN ('available', 'retryable', 'scheduled') AND queue = 'default' AND kind = 'fleetca'
+			AND args ->> 'job' = $1 AND args ->> 'subject' = $2
+		ORDER BY scheduled_at LIMIT 1 FOR UPDATE SKIP LOCKED`, args.Job, args.Subject)
+	if errors.Is(err, errNoRows) {
+		return 0, time.Time{}, nil
+	}
+	return id, due, err
+}
+
+// startJobs starts the workers, and a watch that gives the jobs of dead
+// processes to the living.
+func (e *postgresEngine) startJobs(ctx context.Context, w JobWorkers) (func(context.Context) error, error) {
+	watch := &jobWatch{pool: e.pool, client: "fleetca-" + uuid.NewString(), log: w.Log}
+	if err := watch.look(ctx); err != nil {
+		watch.release()
+		return nil, fmt.Errorf("recover jobs: %w", err)
+	}
+	stop, err := e.queue.start(ctx, w, watch.client, postgresPoll, func() {})
+	if err != nil {
+		watch.release()
+		return nil, err
+	}
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var done sync.WaitGroup
+	done.Go(func() { watch.run(running) })
+	return func(ctx context.Context) error {
+		err := stop(ctx)
+		cancel()
+		done.Wait()
+		return err
+	}, nil
+}
+
+// A jobWatch keeps this client's lock and looks for jobs of dead ones.
+type jobWatch struct {
+	pool   *pgxpool.Pool
+	client string
+	log    *slog.Logger
+	conn   *pgxpool.Conn // holds the lock; nil when it was lost
+}
+
+func (w *jobWatch) run(ctx context.Context) {
+	defer w.release()
+	tick := time.NewTicker(rescuePeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := w.look(ctx); err != nil && ctx.Err() == nil {
+			w.log.WarnContext(ctx, "look for jobs of dead servers", "error", err)
+		}
+	}
+}
+
+// look takes the lock where it is not held, and makes available again the jobs
+// whose client's lock is free.
+func (w *jobWatch) look(ctx context.Context) error {
+	if w.conn != nil && w.conn.Ping(ctx) != nil {
+		w.release()
+	}
+	if w.conn == nil {
+		conn, err := w.pool.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		w.conn = conn
+		if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1, hashtext($2))`, int32(clientLock), w.client); err != nil {
+			w.release()
+			return err
+		}
+	}
+	// Another session than the lock's own, which could take it once more.
+	if _, err := w.pool.Exec(ctx, `UPDATE river_job SET state = 'available' WHERE state = 'running'
+		AND pg_try_advisory_xact_lock($1, hashtext(attempted_by[array_upper(attempted_by, 1)]))`, int32(clientLock)); err != nil {
+		return err
+	}
+	_, err := w.pool.Exec(ctx, `DELETE FROM river_leader WHERE pg_try_advisory_xact_lock($1, hashtext(leader_id))`, int32(clientLock))
+	return err
+}
+
+// release closes the lock's session, and with it the lock.
+func (w *jobWatch) release() {
+	if w.conn == nil {
+		return
+	}
+	conn := w.conn.Hijack()
+	w.conn = nil
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx) // a broken one is closed all the same
+}

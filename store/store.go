@@ -1,0 +1,93 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/fleetca/fleetca/enroll"
+)
+
+// Config says which database to open.
+type Config struct {
+	// URL is sqlite:PATH or a plain path for a SQLite file, which is created
+	// with mode 0600 when it does not exist; or postgres://USER:PASSWORD@HOST/DB
+	// with the parameters of libpq, and pool_max_conns (16).
+	URL string
+	// Log takes warnings; nil discards them.
+	Log *slog.Logger
+	// Now is the clock; nil means time.Now. Token expiry and the times that
+	// rows are stamped with follow it.
+	Now func() time.Time
+}
+
+// A Store is an open database. It is safe for concurrent use.
+type Store struct {
+	db     engine
+	log    *slog.Logger
+	clock  func() time.Time
+	writes *committer
+}
+
+var _ enroll.Store = (*Store)(nil)
+
+// Open opens a database. It does not create or change tables: Migrate does.
+// A database that a newer program migrated is refused.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	db, err := openEngine(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{db: db, log: c.Log, clock: c.Now}
+	if _, err := s.checkedVersion(ctx, db); err != nil {
+		return nil, errors.Join(s.explain("read the schema version", err), db.close())
+	}
+	s.writes = newCommitter(s)
+	return s, nil
+}
+
+// openEngine opens the engine that a URL names.
+func openEngine(ctx context.Context, c Config) (engine, error) {
+	scheme, rest, found := strings.Cut(c.URL, ":")
+	switch {
+	case c.URL == "":
+		return nil, errors.New("no database is given: give sqlite:PATH or postgres://USER@HOST/DATABASE")
+	case found && scheme == "sqlite":
+		return openSQLite(ctx, rest, c.Log)
+	case found && (scheme == "postgres" || scheme == "postgresql"):
+		return openPostgres(ctx, c.URL, c.Log)
+	case found && len(scheme) > 1 && strings.HasPrefix(rest, "//"):
+		return nil, fmt.Errorf("database URLs that begin with %q are not known: give sqlite:PATH or postgres://USER@HOST/DATABASE", scheme+"://")
+	}
+	return openSQLite(ctx, c.URL, c.Log)
+}
+
+// Close writes what is queued and closes the database. Jobs must be stopped first.
+func (s *Store) Close() error {
+	s.writes.close()
+	return s.db.close()
+}
+
+// Ping reports whether the database answers and takes writes. It changes nothing.
+func (s *Store) Ping(ctx context.Context) error {
+	if _, err := s.SchemaVersion(ctx); err != nil {
+		return err
+	}
+	return s.explain("look whether the database takes writes", s.write(ctx, func(ctx context.Context, q tx) error {
+		_, err := q.exec(ctx, `UPDATE authority SET created_at = created_at WHERE id = 1`)
+		return err
+	}))
+}
+
+// now returns the time for rows, without what a database does not keep.
+func (s *Store) now() time.Time { return s.clock().UTC().Truncate(time.Microsecond) }

@@ -1,0 +1,105 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+	"github.com/fleetca/fleetca/enroll/mqtts"
+)
+
+// verify saves a verification of a broker.
+func (f *fixture) verify(broker string, at time.Time, verdict mqtts.Verdict) enroll.Verification {
+	f.Helper()
+	v := enroll.Verification{ID: uuid.Must(uuid.NewV7()).String(), Broker: broker, At: at,
+		Report: &mqtts.Report{Verdict: verdict, StartedAt: at, Steps: []mqtts.Step{{Name: mqtts.StepTCP, Detail: "connected"}}}}
+	f.must(f.store.SaveVerification(f.ctx, v, f.change("broker.verify", "broker:"+broker)))
+	return v
+}
+
+var brokerTests = []test{
+	{"a broker reads back, with newest certificate and verification", func(f *fixture) {
+		f.broker("b1")
+		b, err := f.store.Broker(f.ctx, "b1")
+		f.must(err)
+		f.sameJSON(b, enroll.Broker{ID: "b1", URL: "mqtts://b1.example:8883", Names: []string{"b1.example"}, Kind: "embedded", Status: enroll.BrokerRegistered, CreatedAt: f.now})
+
+		var newest ca.Certificate
+		for range 2 {
+			newest = f.certificate(ca.Holder{Kind: ca.HolderBroker, ID: "b1"})
+			f.must(f.commit(ca.Issuance{Certificate: newest, Claim: &enroll.Claim{Change: f.change("broker.issue", "broker:b1")}}))
+		}
+		f.verify("b1", f.now, mqtts.VerdictFail)
+		last := f.verify("b1", f.now.Add(time.Second), mqtts.VerdictPass)
+		b, err = f.store.Broker(f.ctx, "b1")
+		f.must(err)
+		f.sameJSON(b.Certificate, &newest)
+		f.sameJSON(b.LastVerification, last)
+		if b.Status != enroll.BrokerVerified {
+			f.Fatalf("status is %s", b.Status)
+		}
+		all, _, err := f.store.Brokers(f.ctx, enroll.Page{Limit: 10})
+		f.must(err)
+		f.sameJSON(all, []*enroll.Broker{b})
+	}},
+	{"a broker's status follows the last verdict", func(f *fixture) {
+		f.broker("b1")
+		for n, c := range []struct {
+			verdict mqtts.Verdict
+			want    enroll.BrokerStatus
+		}{
+			{mqtts.VerdictPass, enroll.BrokerVerified}, {mqtts.VerdictFail, enroll.BrokerFailing},
+			{mqtts.VerdictInconclusive, enroll.BrokerFailing}, {mqtts.VerdictPass, enroll.BrokerVerified},
+		} {
+			f.verify("b1", f.now.Add(time.Duration(n)*time.Second), c.verdict)
+			b, err := f.store.Broker(f.ctx, "b1")
+			f.must(err)
+			if b.Status != c.want {
+				f.Fatalf("status after %s is %s, want %s", c.verdict, b.Status, c.want)
+			}
+		}
+		all, _, err := f.store.Verifications(f.ctx, "b1", enroll.Page{Limit: 10})
+		f.must(err)
+		if len(all) != 4 || all[0].At.Before(all[3].At) {
+			f.Fatalf("verifications are %+v", all)
+		}
+	}},
+	{"a broker is changed, not doubled", func(f *fixture) {
+		f.broker("b1")
+		b, err := f.store.Broker(f.ctx, "b1")
+		f.must(err)
+		f.unchanged(func() {
+			f.wantKind(f.store.CreateBroker(f.ctx, *b, f.change("broker.create", "broker:b1")), enroll.KindConflict)
+		})
+		b.URL, b.Kind, b.Names = "mqtts://other.example:8883", "mosquitto", []string{"other.example", "192.0.2.1"}
+		f.must(f.store.UpdateBroker(f.ctx, *b, f.change("broker.update", "broker:b1")))
+		got, err := f.store.Broker(f.ctx, "b1")
+		f.must(err)
+		f.sameJSON(got, b)
+		b.ID = "none"
+		f.unchanged(func() {
+			f.wantKind(f.store.UpdateBroker(f.ctx, *b, f.change("broker.update", "broker:none")), ca.KindNotFound)
+			f.wantKind(f.store.SaveVerification(f.ctx, enroll.Verification{ID: "v", Broker: "none", At: f.now, Report: &mqtts.Report{}},
+				f.change("broker.verify", "broker:none")), ca.KindNotFound)
+		})
+	}},
+	{"work orders read back, newest first", func(f *fixture) {
+		f.order("o1", 5)
+		f.must(f.store.CreateWorkOrder(f.ctx, enroll.WorkOrder{ID: "o0", Product: "p", Quantity: 1, Profile: "device", State: enroll.OrderOpen,
+			CreatedAt: f.now.Add(time.Second)}, f.change("order.create", "order:o0")))
+		all, _, err := f.store.WorkOrders(f.ctx, enroll.Page{Limit: 10})
+		f.must(err)
+		one, err := f.store.WorkOrder(f.ctx, "o1")
+		f.must(err)
+		if len(all) != 2 || all[0].ID != "o0" {
+			f.Fatalf("orders are %+v", all)
+		}
+		f.sameJSON(all[1], one)
+		f.sameJSON(one, enroll.WorkOrder{ID: "o1", Product: "sensor", Quantity: 5, Profile: "device", State: enroll.OrderOpen, CreatedAt: f.now})
+		f.unchanged(func() {
+			f.wantKind(f.store.CreateWorkOrder(f.ctx, *one, f.change("order.create", "order:o1")), enroll.KindConflict)
+		})
+	}},
+}

@@ -1,0 +1,202 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+// refusal commits an issuance that must be refused with the kind, by
+// CheckClaim as well, and leave nothing behind.
+func (f *fixture) refusal(i ca.Issuance, kind ca.Kind) {
+	f.Helper()
+	f.unchanged(func() {
+		f.wantKind(f.store.CheckClaim(f.ctx, claimOf(i), i.Certificate.Holder, i.Certificate.KeySHA256), kind)
+		f.wantKind(f.commit(i), kind)
+	})
+}
+
+// spending returns a first enrollment that spends a token.
+func (f *fixture) spending(device, token string) ca.Issuance {
+	i := f.enrollment(device)
+	claimOf(i).Token = &enroll.TokenClaim{ID: token, DeviceID: device, RequestHash: sum(device + string(i.Certificate.SerialNumber))}
+	return i
+}
+
+// renewal returns a renewal of old with the same key.
+func (f *fixture) renewal(old ca.Certificate) ca.Issuance {
+	i := f.enrollment(old.Holder.ID)
+	i.Certificate.KeySHA256 = old.KeySHA256
+	claimOf(i).Replaces = old.SerialNumber
+	claimOf(i).Device.TrustGeneration = 2
+	return i
+}
+
+// tokenUsed returns how often a token was used.
+func (f *fixture) tokenUsed(id string) int64 {
+	f.Helper()
+	t, err := f.store.EnrollmentTokenByHash(f.ctx, sum(id))
+	f.must(err)
+	return t.Used
+}
+
+// orderIssued returns how many devices a work order has.
+func (f *fixture) orderIssued(id string) int64 {
+	f.Helper()
+	o, err := f.store.WorkOrder(f.ctx, id)
+	f.must(err)
+	return o.Issued
+}
+
+var claimTests = []test{
+	{"I6 a token is spent with its certificate", func(f *fixture) {
+		f.token(enroll.EnrollmentToken{ID: "t1", DeviceID: "d1"})
+		i := f.spending("d1", "t1")
+		f.must(f.store.CheckClaim(f.ctx, claimOf(i), i.Certificate.Holder, i.Certificate.KeySHA256))
+		f.must(f.commit(i))
+		if n := f.tokenUsed("t1"); n != 1 {
+			f.Fatalf("used %d times", n)
+		}
+	}},
+	{"I6 an expired token is refused", func(f *fixture) {
+		f.token(enroll.EnrollmentToken{ID: "t1", ExpiresAt: f.now.Add(-time.Second)})
+		f.refusal(f.spending("d1", "t1"), enroll.KindTokenExpired)
+		if n := f.tokenUsed("t1"); n != 0 {
+			f.Fatalf("used %d times", n)
+		}
+	}},
+	{"I6 a token of another device is refused", func(f *fixture) {
+		f.token(enroll.EnrollmentToken{ID: "t1", DeviceID: "other"})
+		f.refusal(f.spending("d1", "t1"), enroll.KindTokenOtherDevice)
+	}},
+	{"I6 a spent token is refused", func(f *fixture) {
+		f.token(enroll.EnrollmentToken{ID: "t1"})
+		f.must(f.commit(f.spending("d1", "t1")))
+		f.refusal(f.spending("d2", "t1"), enroll.KindTokenUsed)
+		if n := f.tokenUsed("t1"); n != 1 {
+			f.Fatalf("used %d times", n)
+		}
+	}},
+	{"I6 a token that does not exist is refused", func(f *fixture) {
+		f.refusal(f.spending("d1", "none"), enroll.KindTokenUnknown)
+	}},
+	{"I6 a token is not spent when something later is refused", func(f *fixture) {
+		f.enroll("d1")
+		f.token(enroll.EnrollmentToken{ID: "t1"})
+		f.refusal(f.spending("d1", "t1"), enroll.KindDuplicateDevice)
+		if n := f.tokenUsed("t1"); n != 0 {
+			f.Fatalf("used %d times", n)
+		}
+	}},
+	{"a key has one holder", func(f *fixture) {
+		first := f.enroll("d1")
+		i := f.enrollment("d2")
+		i.Certificate.KeySHA256 = first.KeySHA256
+		f.refusal(i, enroll.KindDuplicateKey)
+	}},
+	{"a holder keeps its key when it renews", func(f *fixture) {
+		i := f.renewal(f.enroll("d1"))
+		f.must(f.store.CheckClaim(f.ctx, claimOf(i), i.Certificate.Holder, i.Certificate.KeySHA256))
+		f.must(f.commit(i))
+		d, err := f.store.Device(f.ctx, "d1")
+		f.must(err)
+		if len(d.Certificates) != 2 || d.Certificates[0].SerialNumber != i.Certificate.SerialNumber || d.TrustGeneration != 2 {
+			f.Fatalf("device is %+v", d)
+		}
+	}},
+	{"a device enrolls once", func(f *fixture) {
+		f.enroll("d1")
+		f.refusal(f.enrollment("d1"), enroll.KindDuplicateDevice)
+	}},
+	{"a registered device becomes active and keeps what is not given", func(f *fixture) {
+		f.order("o1", 5)
+		f.must(f.store.CreateDevice(f.ctx, enroll.Device{ID: "d1", Status: enroll.DeviceRegistered, Group: "g", WorkOrder: "o1",
+			Attributes: map[string]string{"a": "1"}, CreatedAt: f.now}, f.change("device.create", "device:d1")))
+		f.enroll("d1")
+		d, err := f.store.Device(f.ctx, "d1")
+		f.must(err)
+		if d.Status != enroll.DeviceActive || d.Group != "g" || d.WorkOrder != "o1" || d.Attributes["a"] != "1" || !d.CreatedAt.Equal(f.now) {
+			f.Fatalf("device is %+v", d)
+		}
+	}},
+	{"a revoked device is refused, first and on renewal", func(f *fixture) {
+		cert := f.enroll("d1")
+		f.revoke("d1", ca.ReasonSuperseded)
+		f.refusal(f.enrollment("d1"), enroll.KindDeviceRevoked)
+		f.refusal(f.renewal(cert), enroll.KindDeviceRevoked)
+	}},
+	{"a held device is refused, first and on renewal", func(f *fixture) {
+		cert := f.enroll("d1")
+		f.must(f.store.HoldDevice(f.ctx, "d1", f.now, f.change("device.hold", "device:d1")))
+		f.refusal(f.enrollment("d1"), enroll.KindDeviceHeld)
+		f.refusal(f.renewal(cert), enroll.KindDeviceHeld)
+	}},
+	{"a revoked certificate cannot be renewed", func(f *fixture) {
+		cert := f.enroll("d1")
+		_, err := f.store.RevokeCertificate(f.ctx, cert.SerialNumber, ca.ReasonSuperseded, f.now, f.change("certificate.revoke", "certificate:x"))
+		f.must(err)
+		f.refusal(f.renewal(cert), ca.KindRevoked)
+	}},
+	{"another device's certificate cannot be renewed", func(f *fixture) {
+		cert := f.enroll("d1")
+		f.enroll("d2")
+		i := f.enrollment("d2")
+		claimOf(i).Replaces = cert.SerialNumber
+		f.refusal(i, enroll.KindForbidden)
+	}},
+	{"I6 a quota is taken by a first enrollment and by nothing else", func(f *fixture) {
+		f.order("o1", 5)
+		i := f.enrollment("d1")
+		claimOf(i).Order = "o1"
+		f.must(f.commit(i))
+		again := f.renewal(i.Certificate)
+		claimOf(again).Order = "o1"
+		f.must(f.commit(again))
+		if n := f.orderIssued("o1"); n != 1 {
+			f.Fatalf("issued %d", n)
+		}
+		d, err := f.store.Device(f.ctx, "d1")
+		f.must(err)
+		if d.WorkOrder != "o1" {
+			f.Fatalf("work order is %q", d.WorkOrder)
+		}
+	}},
+	{"I6 a reached quota is refused", func(f *fixture) {
+		f.order("o1", 1)
+		i := f.enrollment("d1")
+		claimOf(i).Order = "o1"
+		f.must(f.commit(i))
+		i = f.enrollment("d2")
+		claimOf(i).Order = "o1"
+		f.refusal(i, enroll.KindQuotaReached)
+	}},
+	{"a closed work order is refused", func(f *fixture) {
+		f.must(f.store.CreateWorkOrder(f.ctx, enroll.WorkOrder{ID: "o1", Quantity: 1, State: enroll.OrderClosed, CreatedAt: f.now},
+			f.change("order.create", "order:o1")))
+		i := f.enrollment("d1")
+		claimOf(i).Order = "o1"
+		f.refusal(i, enroll.KindOrderClosed)
+	}},
+	{"an unknown work order is refused", func(f *fixture) {
+		i := f.enrollment("d1")
+		claimOf(i).Order = "none"
+		f.refusal(i, ca.KindNotFound)
+	}},
+	{"refusals come in the order of the contract", func(f *fixture) {
+		f.order("o1", 0)
+		taken := f.enroll("taken")
+		f.token(enroll.EnrollmentToken{ID: "expired", ExpiresAt: f.now.Add(-time.Second)})
+		i := f.spending("taken", "expired") // everything is wrong with it
+		i.Certificate.Holder.ID = "someone"
+		i.Certificate.KeySHA256 = taken.KeySHA256
+		claimOf(i).Order = "o1"
+		f.refusal(i, enroll.KindTokenExpired)
+		claimOf(i).Token = nil
+		f.refusal(i, enroll.KindDuplicateKey)
+		i.Certificate.KeySHA256 = "free"
+		f.refusal(i, enroll.KindDuplicateDevice)
+		claimOf(i).Device.ID = "someone"
+		f.refusal(i, enroll.KindQuotaReached)
+	}},
+}

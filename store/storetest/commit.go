@@ -1,0 +1,116 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+var commitTests = []test{
+	{"I1 a certificate reads back as committed, with device and event", func(f *fixture) {
+		i := f.enrollment("d1")
+		claimOf(i).Device.Group, claimOf(i).Device.Attributes = "line 4", map[string]string{"color": "red"}
+		f.must(f.commit(i))
+
+		got, err := f.store.Certificate(f.ctx, i.Certificate.SerialNumber)
+		f.must(err)
+		if !reflect.DeepEqual(got, &i.Certificate) {
+			f.Fatalf("got  %+v\nwant %+v", got, &i.Certificate)
+		}
+		d, err := f.store.Device(f.ctx, "d1")
+		f.must(err)
+		if d.Status != enroll.DeviceActive || d.Group != "line 4" || d.Attributes["color"] != "red" || d.TrustGeneration != 1 || d.LastSeenAt == nil || d.CreatedAt.IsZero() {
+			f.Fatalf("device is %+v", d)
+		}
+		f.sameJSON(d.Certificates, []*ca.Certificate{&i.Certificate})
+		f.sameJSON(f.events(enroll.EventFilter{Action: "device.enroll"}), []enroll.Event{utc(claimOf(i).Event)})
+	}},
+	{"I1 what carries no claim or no event is refused", func(f *fixture) {
+		bare := f.enrollment("d1")
+		bare.Claim = nil
+		typed := f.enrollment("d1")
+		typed.Claim = (*enroll.Claim)(nil)
+		silent := f.enrollment("d1")
+		claimOf(silent).Event = enroll.Event{}
+		f.unchanged(func() {
+			for n, err := range f.store.Commit(f.ctx, []ca.Issuance{bare, typed, silent}) {
+				if err == nil {
+					f.Errorf("issuance %d was recorded", n)
+				}
+			}
+			if f.store.RecordEvent(f.ctx, enroll.Change{}) == nil {
+				f.Error("a change without an event was recorded")
+			}
+		})
+	}},
+	{"I1 one bad item of a batch fails alone", func(f *fixture) {
+		f.enroll("taken")
+		var batch []ca.Issuance
+		for n := range 20 {
+			device := fmt.Sprintf("d%02d", n)
+			if n == 7 {
+				device = "taken"
+			}
+			batch = append(batch, f.enrollment(device))
+		}
+		for n, err := range f.store.Commit(f.ctx, batch) {
+			if n == 7 {
+				f.wantKind(err, enroll.KindDuplicateDevice)
+				continue
+			}
+			f.must(err)
+		}
+		for n, i := range batch {
+			_, err := f.store.Certificate(f.ctx, i.Certificate.SerialNumber)
+			if n == 7 {
+				f.wantKind(err, ca.KindNotFound)
+				continue
+			}
+			f.must(err)
+		}
+		if n := len(f.events(enroll.EventFilter{Action: "device.enroll"})); n != 20 {
+			f.Fatalf("%d events for 20 enrollments", n)
+		}
+	}},
+	{"I6 two items of one batch cannot both take the same", func(f *fixture) {
+		errs := f.store.Commit(f.ctx, []ca.Issuance{f.enrollment("d1"), f.enrollment("d1")})
+		f.must(errs[0])
+		f.wantKind(errs[1], enroll.KindDuplicateDevice)
+	}},
+	{"I4 a serial number is recorded once", func(f *fixture) {
+		first := f.enroll("d1")
+		again := f.enrollment("d2")
+		again.Certificate.SerialNumber = first.SerialNumber
+		f.unchanged(func() { f.wantKind(f.commit(again), enroll.KindConflict) })
+	}},
+	{"a call that was cancelled before leaves nothing", func(f *fixture) {
+		ctx, cancel := context.WithCancel(f.ctx)
+		cancel()
+		f.unchanged(func() {
+			if err := f.store.Commit(ctx, []ca.Issuance{f.enrollment("d1")})[0]; !errors.Is(err, context.Canceled) {
+				f.Fatalf("error is %v", err)
+			}
+		})
+	}},
+	{"many callers at once are all recorded", func(f *fixture) {
+		errs := race(64, func(n int) error {
+			return f.store.Commit(f.ctx, []ca.Issuance{f.enrollment(fmt.Sprintf("d%03d", n))})[0]
+		})
+		f.must(errors.Join(errs...))
+		if n := len(every(f, func(p enroll.Page) ([]*ca.Certificate, string, error) {
+			return f.store.Certificates(f.ctx, enroll.CertificateFilter{}, p)
+		})); n != 64 {
+			f.Fatalf("%d certificates of 64", n)
+		}
+	}},
+}
+
+// utc returns the event as it is read back.
+func utc(e enroll.Event) enroll.Event {
+	e.At = e.At.UTC().Truncate(1000)
+	return e
+}

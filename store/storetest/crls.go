@@ -1,0 +1,182 @@
+package storetest
+
+import (
+	"slices"
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+// reserve reserves a CRL number of the issuer of devices.
+func (f *fixture) reserve() ca.CRLDraft {
+	f.Helper()
+	draft, err := f.store.ReserveCRL(f.ctx, "devices")
+	f.must(err)
+	return draft
+}
+
+// publish reserves a number and saves a CRL under it.
+func (f *fixture) publish(thisUpdate time.Time, scheduled bool) ca.CRLDraft {
+	f.Helper()
+	draft := f.reserve()
+	crl := f.crl(draft.Number, thisUpdate, scheduled)
+	crl.Entries = len(draft.Entries)
+	f.must(f.store.SaveCRL(f.ctx, crl))
+	return draft
+}
+
+// has reports whether a draft carries a serial number.
+func has(d ca.CRLDraft, serial ca.SerialNumber) bool {
+	return slices.ContainsFunc(d.Entries, func(e ca.CRLEntry) bool { return e.SerialNumber == serial })
+}
+
+var crlTests = []test{
+	{"I11 numbers grow, and one that was reserved is gone", func(f *fixture) {
+		f.issuers()
+		last := int64(1)
+		for range 5 {
+			d := f.reserve()
+			if d.Number <= last {
+				f.Fatalf("number %d after %d", d.Number, last)
+			}
+			last = d.Number
+		}
+	}},
+	{"I11 a number has one CRL", func(f *fixture) {
+		f.issuers()
+		d := f.publish(f.now, false)
+		f.wantKind(f.store.SaveCRL(f.ctx, f.crl(d.Number, f.now, true)), enroll.KindConflict)
+		f.wantKind(f.store.SaveCRL(f.ctx, f.crl(d.Number+1, f.now, true)), enroll.KindConflict)
+		latest, err := f.store.LatestCRL(f.ctx, "devices")
+		f.must(err)
+		f.sameJSON(latest, f.crl(d.Number, f.now, false))
+		if string(latest.DER) != string(f.crl(d.Number, f.now, false).DER) {
+			f.Fatal("another CRL's bytes")
+		}
+	}},
+	{"I11 the latest CRL is the one with the highest number", func(f *fixture) {
+		f.issuers()
+		early, late := f.reserve(), f.reserve()
+		f.must(f.store.SaveCRL(f.ctx, f.crl(late.Number, f.now, false)))
+		f.must(f.store.SaveCRL(f.ctx, f.crl(early.Number, f.now, true)))
+		latest, err := f.store.LatestCRL(f.ctx, "devices")
+		f.must(err)
+		if latest.Number != late.Number {
+			f.Fatalf("number %d, want %d", latest.Number, late.Number)
+		}
+		if d := f.reserve(); d.Previous == nil || d.Previous.Number != late.Number {
+			f.Fatalf("previous is %+v", d.Previous)
+		}
+	}},
+	{"I10 revoked and held certificates are entries, sorted, and released ones are not", func(f *fixture) {
+		f.issuers()
+		revoked, held, released, good := f.enroll("d1"), f.enroll("d2"), f.enroll("d3"), f.enroll("d4")
+		f.revoke("d1", ca.ReasonKeyCompromise)
+		for _, id := range []string{"d2", "d3"} {
+			f.must(f.store.HoldDevice(f.ctx, id, f.now, f.change("device.hold", "device:"+id)))
+		}
+		f.must(f.store.ReleaseDevice(f.ctx, "d3", f.now, f.change("device.release", "device:d3")))
+		d := f.reserve()
+		if len(d.Entries) != 2 || !has(d, revoked.SerialNumber) || !has(d, held.SerialNumber) || has(d, released.SerialNumber) || has(d, good.SerialNumber) {
+			f.Fatalf("entries are %+v", d.Entries)
+		}
+		if d.Entries[0].SerialNumber > d.Entries[1].SerialNumber {
+			f.Fatal("entries are not sorted")
+		}
+		for _, e := range d.Entries {
+			want := ca.ReasonCertificateHold
+			if e.SerialNumber == revoked.SerialNumber {
+				want = ca.ReasonKeyCompromise
+			}
+			if e.Reason != want || !e.RevokedAt.Equal(f.now) || !e.NotAfter.Equal(revoked.NotAfter) {
+				f.Fatalf("entry is %+v", e)
+			}
+		}
+	}},
+	{"I10 an entry stays until one scheduled CRL after its notAfter", func(f *fixture) {
+		f.issuers()
+		i := f.enrollment("d1")
+		i.Certificate.NotAfter = f.now.Add(time.Hour)
+		f.must(f.commit(i))
+		serial := i.Certificate.SerialNumber
+		f.revoke("d1", ca.ReasonSuperseded)
+		steps := []struct {
+			thisUpdate time.Time
+			scheduled  bool
+			carries    bool // the draft that becomes this CRL
+		}{
+			{f.now.Add(30 * time.Minute), true, true},  // before notAfter
+			{f.now.Add(61 * time.Minute), false, true}, // after it, but not a scheduled one
+			{f.now.Add(62 * time.Minute), true, true},  // the scheduled one after it
+			{f.now.Add(63 * time.Minute), false, false},
+			{f.now.Add(90 * time.Minute), true, false},
+		}
+		for n, s := range steps {
+			if d := f.publish(s.thisUpdate, s.scheduled); has(d, serial) != s.carries {
+				f.Fatalf("CRL %d: carries is %t, want %t", n, has(d, serial), s.carries)
+			}
+		}
+	}},
+	{"I10 a CRL carries its own issuer's certificates", func(f *fixture) {
+		f.issuers()
+		i := f.enrollment("d1")
+		i.Certificate.IssuerID = "other"
+		f.must(f.commit(i))
+		f.revoke("d1", ca.ReasonSuperseded)
+		if d := f.reserve(); len(d.Entries) != 0 {
+			f.Fatalf("entries are %+v", d.Entries)
+		}
+	}},
+	{"a CRL of an unknown issuer is not found", func(f *fixture) {
+		f.issuers()
+		_, err := f.store.ReserveCRL(f.ctx, "none")
+		f.wantKind(err, ca.KindNotFound)
+		_, err = f.store.LatestCRL(f.ctx, "none")
+		f.wantKind(err, ca.KindNotFound)
+		_, err = f.store.LatestCRL(f.ctx, "root")
+		f.wantKind(err, ca.KindNotFound)
+		f.wantKind(f.store.SaveCRL(f.ctx, &ca.CRL{IssuerID: "none", Number: 1, DER: []byte("x")}), ca.KindNotFound)
+	}},
+}
+
+var issuerTests = []test{
+	{"issuers read back in their order, with their first CRL", func(f *fixture) {
+		want := f.issuers()
+		got, err := f.store.Issuers(f.ctx)
+		f.must(err)
+		if len(got) != len(want) {
+			f.Fatalf("%d issuers", len(got))
+		}
+		for n := range want {
+			g, w := got[n], want[n]
+			if g.ID != w.ID || g.Purpose != w.Purpose || g.State != w.State || g.Parent != w.Parent || g.KeyURI != w.KeyURI ||
+				!slices.Equal(g.StatusURLs, w.StatusURLs) || !g.Certificate.Equal(w.Certificate) {
+				f.Fatalf("issuer %d is %+v, want %+v", n, g, w)
+			}
+		}
+		crl, err := f.store.LatestCRL(f.ctx, "devices")
+		f.must(err)
+		f.sameJSON(crl, f.crl(1, f.now, true))
+	}},
+	{"a second authority is refused", func(f *fixture) {
+		f.issuers()
+		f.unchanged(func() {
+			f.wantKind(f.store.CreateIssuers(f.ctx, []ca.Issuer{{ID: "x", Purpose: ca.PurposeRoot, State: ca.IssuerActive, Certificate: selfSigned(f.T)}}, nil,
+				f.change("authority.create", "authority")), enroll.KindConflict)
+		})
+	}},
+	{"status URLs are replaced", func(f *fixture) {
+		f.issuers()
+		urls := []string{"http://old.example", "http://new.example"}
+		f.must(f.store.SetStatusURLs(f.ctx, "devices", urls, f.change("issuer.move", "issuer:devices")))
+		all, err := f.store.Issuers(f.ctx)
+		f.must(err)
+		if !slices.Equal(all[1].StatusURLs, urls) {
+			f.Fatalf("status URLs are %v", all[1].StatusURLs)
+		}
+		f.unchanged(func() {
+			f.wantKind(f.store.SetStatusURLs(f.ctx, "none", urls, f.change("issuer.move", "issuer:none")), ca.KindNotFound)
+		})
+	}},
+}
