@@ -1,0 +1,165 @@
+package api
+
+import (
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+// A Config says what an API works with.
+type Config struct {
+	// Service does everything. It is the one field that must be set.
+	Service *enroll.Service
+	// Registry takes the API's metrics and is what /metrics shows; a new one
+	// when nil. Two APIs cannot share one.
+	Registry *prometheus.Registry
+	// Log gets a line a request, and the text of errors that clients must not
+	// see; nothing is logged when nil.
+	Log *slog.Logger
+	// Now is the clock; time.Now when nil.
+	Now func() time.Time
+	// AuthBurst is how many failed authentications an address has at once,
+	// AuthRefill after how long it has one more; 60 and a second when zero.
+	AuthBurst  int
+	AuthRefill time.Duration
+	// InFlight is how many requests a listener works on at the same time; what
+	// comes above that is shed with 503. 512 when zero.
+	InFlight int
+	// BatchWorkers is how many items of one batch are enrolled at the same
+	// time; 16 when zero.
+	BatchWorkers int
+}
+
+// An API makes the handlers of the listeners. It is safe for concurrent use.
+type API struct {
+	service  *enroll.Service
+	log      *slog.Logger
+	now      func() time.Time
+	workers  int
+	inFlight int
+	registry *prometheus.Registry
+	metrics  *metrics
+	failures *failures
+	ready    readiness
+	routes   []Route
+}
+
+// New returns an API.
+func New(cfg Config) *API {
+	if cfg.Registry == nil {
+		cfg.Registry = prometheus.NewRegistry()
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.AuthBurst == 0 {
+		cfg.AuthBurst = 60
+	}
+	if cfg.AuthRefill == 0 {
+		cfg.AuthRefill = time.Second
+	}
+	if cfg.InFlight == 0 {
+		cfg.InFlight = 512
+	}
+	if cfg.BatchWorkers == 0 {
+		cfg.BatchWorkers = 16
+	}
+	a := &API{
+		service: cfg.Service, log: cfg.Log, now: cfg.Now, workers: cfg.BatchWorkers, inFlight: cfg.InFlight,
+		registry: cfg.Registry, metrics: newMetrics(cfg.Registry),
+		ready:    readiness{ask: cfg.Service.Ready},
+		failures: newFailures(cfg.AuthBurst, cfg.AuthRefill, cfg.Now), routes: Routes(),
+	}
+	cfg.Registry.MustRegister(&crlCollector{crls: cfg.Service.CRLs, now: cfg.Now, log: cfg.Log})
+	return a
+}
+
+// People returns the handler of the HTTPS listener for people and programs
+// with API tokens: REST, and health.
+func (a *API) People() http.Handler { return a.rest("people", false) }
+
+// Machines returns the handler of the HTTPS listener for machines: the same
+// calls, and those with a client certificate. Its listener's tls.Config must
+// have ClientAuth RequestClientCert.
+func (a *API) Machines() http.Handler { return a.rest("machines", true) }
+
+// rest routes the table of calls.
+func (a *API) rest(listener string, machines bool) http.Handler {
+	m := a.router(listener)
+	m.Get("/", a.getEntrance)
+	limited := m.With(a.shed)
+	for i := range a.routes {
+		rt := &a.routes[i]
+		limited.Method(rt.Method, basePath+rt.Pattern, a.serve(rt, machines))
+		if rt.Method == http.MethodGet {
+			m.Method(http.MethodHead, basePath+rt.Pattern, a.serve(rt, machines))
+		}
+	}
+	m.Get(basePath, a.serve(&a.routes[0], machines)) // the index, without its slash
+	return m
+}
+
+// Status returns the handler of the plain HTTP listener: CRLs and issuer
+// certificates at the URLs that certificates carry, the trust bundle, health
+// and metrics.
+func (a *API) Status() http.Handler {
+	m := a.router("status")
+	for pattern, h := range map[string]http.HandlerFunc{
+		"/crl/{file}":       a.getCRL,
+		"/issuers/{file}":   a.getIssuerCertificate,
+		"/trust-bundle.pem": a.getTrustBundlePEM,
+		"/metrics":          a.getMetrics,
+	} {
+		m.Get(pattern, h)
+		m.Head(pattern, h)
+	}
+	return m
+}
+
+// router returns a router with what all listeners have: the middleware,
+// health, and problems for what is not there.
+func (a *API) router(listener string) *chi.Mux {
+	m := chi.NewRouter()
+	m.Use(a.identify, a.observe(listener), a.recoverPanic, secureHeaders)
+	m.Get("/healthz", a.getHealth)
+	m.Head("/healthz", a.getHealth)
+	m.Get("/readyz", a.getReady)
+	m.Head("/readyz", a.getReady)
+	m.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		a.writeError(w, r, ca.Errorf(ca.KindNotFound, "", "GET "+basePath+"/ lists what is here", "there is nothing at this path"))
+	})
+	m.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		allow := strings.Join(allowed(m, r), ", ")
+		w.Header().Set("Allow", allow)
+		a.writeError(w, r, ca.Errorf(KindMethod, "", "use "+allow, "this path does not take the method %.16q", r.Method))
+	})
+	return m
+}
+
+// allowed returns the methods that a router takes at a request's path.
+func allowed(m chi.Routes, r *http.Request) []string {
+	path := r.URL.RawPath
+	if path == "" {
+		path = r.URL.Path
+	}
+	all := []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+	return slices.DeleteFunc(all, func(method string) bool { return !m.Match(chi.NewRouteContext(), method, path) })
+}
+
+// getEntrance says where things are.
+func (a *API) getEntrance(w http.ResponseWriter, _ *http.Request) {
+	write(w, http.StatusOK, "application/json", encodeJSON(Index{Links: map[string]string{
+		"api": basePath + "/", "health": "/healthz", "ready": "/readyz",
+	}}))
+}

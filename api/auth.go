@@ -1,0 +1,94 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+// admit lets the exchange's client in, by the route's rule, or says why not:
+// KindUnauthenticated for who it is, KindForbidden for what it may do.
+func (a *API) admit(x *exchange) error {
+	rule := x.route.Rule
+	if rule.Public {
+		return nil
+	}
+	address := clientAddress(x.r)
+	if wait := a.failures.wait(address); wait > 0 {
+		return &retryError{after: wait, error: ca.Errorf(KindRateLimited, "",
+			"mend the credentials, then wait as long as Retry-After says", "this address failed to authenticate too often")}
+	}
+	p, err := a.authenticate(x)
+	if err != nil {
+		return err
+	}
+	if p == nil { // the body's enrollment token is the credential
+		return nil
+	}
+	x.principal = *p
+	if p.Certificate != nil && !rule.certificateOnly() && a.now().After(p.Certificate.NotAfter) {
+		return ca.Errorf(enroll.KindUnauthenticated, "", "renew it", "the client certificate has expired")
+	}
+	if !rule.permits(p, x.param("id")) {
+		return ca.Errorf(enroll.KindForbidden, "", "ask an admin for a token with a role that may", "%s may not make this call", roleOf(p))
+	}
+	return nil
+}
+
+// authenticate finds out who the client is: by its bearer token if it sent
+// one, else by its client certificate. It returns nil where the rule takes the
+// enrollment token in the body instead. Credentials that do not hold count
+// against the client's address; none do not.
+func (a *API) authenticate(x *exchange) (*enroll.Principal, error) {
+	rule := x.route.Rule
+	authorization := x.r.Header.Values("Authorization")
+	var p *enroll.Principal
+	var err error
+	switch {
+	case len(authorization) > 0 && !rule.certificateOnly():
+		p, err = a.authenticateBearer(x.ctx(), authorization)
+	case rule.EnrollmentToken:
+		return nil, nil
+	case x.machines && x.r.TLS != nil && len(x.r.TLS.PeerCertificates) > 0:
+		p, err = a.service.AuthenticateCertificate(x.ctx(), x.r.TLS.PeerCertificates)
+	case rule.certificateOnly():
+		return nil, ca.Errorf(enroll.KindUnauthenticated, "", "make this call on the machine listener, with the certificate and its key",
+			"this call needs a client certificate")
+	default:
+		return nil, ca.Errorf(enroll.KindUnauthenticated, "Authorization", `send "Authorization: Bearer TOKEN"`, "this call needs an API token")
+	}
+	if errors.Is(err, ca.IsKind(enroll.KindUnauthenticated)) {
+		a.failures.add(clientAddress(x.r))
+	}
+	return p, err
+}
+
+// authenticateBearer reads the one Authorization header (RFC 6750, section 2.1).
+func (a *API) authenticateBearer(ctx context.Context, headers []string) (*enroll.Principal, error) {
+	scheme, token, _ := strings.Cut(headers[0], " ")
+	token = strings.TrimSpace(token)
+	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return nil, ca.Errorf(enroll.KindUnauthenticated, "Authorization", `send "Authorization: Bearer TOKEN", once`, "is not a bearer token")
+	}
+	return a.service.Authenticate(ctx, token)
+}
+
+// roleOf names a principal to itself.
+func roleOf(p *enroll.Principal) string {
+	if p.Role != "" {
+		return "the role " + string(p.Role)
+	}
+	return "this certificate's holder"
+}
+
+// countUnknownToken counts an enrollment token that nobody issued against the
+// client's address, as a failed authentication.
+func (a *API) countUnknownToken(r *http.Request, err error) {
+	if errors.Is(err, ca.IsKind(enroll.KindTokenUnknown)) {
+		a.failures.add(clientAddress(r))
+	}
+}

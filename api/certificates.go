@@ -1,0 +1,73 @@
+package api
+
+import (
+	"strings"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+func (a *API) listCertificates(x *exchange) ([]*ca.Certificate, string, error) {
+	q := x.query
+	f := enroll.CertificateFilter{
+		Status: ca.Status(q.Get("status")), Device: q.Get("device"), Broker: q.Get("broker"),
+		Profile: q.Get("profile"), Issuer: q.Get("issuer"),
+	}
+	return a.service.Certificates(x.ctx(), f, x.page)
+}
+
+func (a *API) getCertificate(x *exchange) (*ca.Certificate, error) {
+	return a.service.Certificate(x.ctx(), x.param("serial"))
+}
+
+func (a *API) postCertificateRevocation(x *exchange, in enroll.RevokeRequest) (*ca.Certificate, error) {
+	c, err := a.service.RevokeCertificate(x.ctx(), x.call(), x.param("serial"), in)
+	a.metrics.revoked("certificate", err)
+	return c, err
+}
+
+func (a *API) listIssuers(x *exchange) ([]enroll.IssuerView, string, error) {
+	all, err := a.service.Issuers(x.ctx())
+	if err != nil {
+		return nil, "", err
+	}
+	return pageOf(all, x.page, func(i enroll.IssuerView) string { return i.ID })
+}
+
+func (a *API) listProfiles(x *exchange) ([]ca.Profile, string, error) {
+	return pageOf(a.service.Profiles(), x.page, func(p ca.Profile) string { return p.Name })
+}
+
+func (a *API) listCRLs(x *exchange) ([]*ca.CRL, string, error) {
+	all, err := a.service.CRLs(x.ctx())
+	if err != nil {
+		return nil, "", err
+	}
+	return pageOf(all, x.page, func(c *ca.CRL) string { return c.IssuerID })
+}
+
+func (a *API) getTrustBundle(x *exchange) (*enroll.TrustBundle, error) {
+	return a.service.TrustBundle(x.ctx())
+}
+
+func (a *API) listEvents(x *exchange) ([]*enroll.Event, string, error) {
+	q := x.query
+	f := enroll.EventFilter{Actor: q.Get("actor"), Action: q.Get("action"), Subject: q.Get("subject")}
+	return a.service.Events(x.ctx(), f, x.page)
+}
+
+// Index is where a client finds the listings.
+type Index struct {
+	Links map[string]string `json:"links"` // path by name
+}
+
+func (a *API) getIndex(*exchange) (*Index, error) {
+	links := map[string]string{}
+	for _, rt := range a.routes {
+		name := strings.TrimPrefix(rt.Pattern, "/")
+		if rt.Method == get && name != "" && !strings.Contains(name, "{") {
+			links[name] = basePath + rt.Pattern
+		}
+	}
+	return &Index{Links: links}, nil
+}

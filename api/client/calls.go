@@ -1,0 +1,166 @@
+package client
+
+import (
+	"context"
+	"iter"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+	"github.com/fleetca/fleetca/enroll/mqtts"
+)
+
+// CreateDevice registers a device that will be enrolled later.
+func (c *Client) CreateDevice(ctx context.Context, d enroll.NewDevice, opts ...Option) (*enroll.Device, error) {
+	return send[enroll.Device](ctx, c, "/devices", d, opts)
+}
+
+// Device returns a device with its certificates.
+func (c *Client) Device(ctx context.Context, id string) (*enroll.Device, error) {
+	return fetch[enroll.Device](ctx, c, at("devices", id))
+}
+
+// Devices lists devices.
+func (c *Client) Devices(ctx context.Context, f enroll.DeviceFilter) iter.Seq2[*enroll.Device, error] {
+	return list[*enroll.Device](ctx, c, "/devices", values("status", f.Status, "group", f.Group, "workOrder", f.WorkOrder))
+}
+
+// HoldDevice puts a device and its certificates on hold.
+func (c *Client) HoldDevice(ctx context.Context, id string, opts ...Option) (*enroll.Device, error) {
+	return send[enroll.Device](ctx, c, at("devices", id, "hold"), none, opts)
+}
+
+// ReleaseDevice releases a device from hold.
+func (c *Client) ReleaseDevice(ctx context.Context, id string, opts ...Option) (*enroll.Device, error) {
+	return send[enroll.Device](ctx, c, at("devices", id, "release"), none, opts)
+}
+
+// RevokeDevice revokes a device's certificates; Revocation follows the proof.
+func (c *Client) RevokeDevice(ctx context.Context, id string, r enroll.RevokeRequest, opts ...Option) (*enroll.Revocation, error) {
+	return send[enroll.Revocation](ctx, c, at("devices", id, "revocation"), r, opts)
+}
+
+// Revocation returns a revocation with its steps and evidence.
+func (c *Client) Revocation(ctx context.Context, id string) (*enroll.Revocation, error) {
+	return fetch[enroll.Revocation](ctx, c, at("revocations", id))
+}
+
+// Revocations lists revocations, of one device or, when empty, of all.
+func (c *Client) Revocations(ctx context.Context, device string) iter.Seq2[*enroll.Revocation, error] {
+	return list[*enroll.Revocation](ctx, c, "/revocations", values("device", device))
+}
+
+// CreateBroker registers a broker.
+func (c *Client) CreateBroker(ctx context.Context, b enroll.NewBroker, opts ...Option) (*enroll.Broker, error) {
+	return send[enroll.Broker](ctx, c, "/brokers", b, opts)
+}
+
+// Broker returns a broker with its newest certificate and verification.
+func (c *Client) Broker(ctx context.Context, id string) (*enroll.Broker, error) {
+	return fetch[enroll.Broker](ctx, c, at("brokers", id))
+}
+
+// Brokers lists brokers.
+func (c *Client) Brokers(ctx context.Context) iter.Seq2[*enroll.Broker, error] {
+	return list[*enroll.Broker](ctx, c, "/brokers", nil)
+}
+
+// RotateBroker rotates a broker's certificate; Rotation follows it. A dry run
+// only says what would be done.
+func (c *Client) RotateBroker(ctx context.Context, id string, dryRun bool, opts ...Option) (*enroll.Rotation, error) {
+	in := struct {
+		DryRun bool `json:"dryRun,omitempty"`
+	}{dryRun}
+	return send[enroll.Rotation](ctx, c, at("brokers", id, "rotations"), in, opts)
+}
+
+// Rotation returns a rotation with its steps.
+func (c *Client) Rotation(ctx context.Context, id string) (*enroll.Rotation, error) {
+	return fetch[enroll.Rotation](ctx, c, at("rotations", id))
+}
+
+// Rotations lists rotations, of one broker or, when empty, of all.
+func (c *Client) Rotations(ctx context.Context, broker string) iter.Seq2[*enroll.Rotation, error] {
+	return list[*enroll.Rotation](ctx, c, "/rotations", values("broker", broker))
+}
+
+// VerifyBroker verifies a broker from the server, and keeps the report there.
+func (c *Client) VerifyBroker(ctx context.Context, id string, opts ...Option) (*mqtts.Report, error) {
+	return send[mqtts.Report](ctx, c, at("brokers", id, "verifications"), none, opts)
+}
+
+// Verifications lists a broker's verifications, newest first.
+func (c *Client) Verifications(ctx context.Context, broker string) iter.Seq2[*enroll.Verification, error] {
+	return list[*enroll.Verification](ctx, c, at("brokers", broker, "verifications"), nil)
+}
+
+// CreateWorkOrder opens a work order.
+func (c *Client) CreateWorkOrder(ctx context.Context, o enroll.NewWorkOrder, opts ...Option) (*enroll.WorkOrder, error) {
+	return send[enroll.WorkOrder](ctx, c, "/work-orders", o, opts)
+}
+
+// WorkOrder returns a work order.
+func (c *Client) WorkOrder(ctx context.Context, id string) (*enroll.WorkOrder, error) {
+	return fetch[enroll.WorkOrder](ctx, c, at("work-orders", id))
+}
+
+// WorkOrders lists work orders.
+func (c *Client) WorkOrders(ctx context.Context) iter.Seq2[*enroll.WorkOrder, error] {
+	return list[*enroll.WorkOrder](ctx, c, "/work-orders", nil)
+}
+
+// CreateEnrollmentToken makes an enrollment token; its secret is in the answer
+// alone.
+func (c *Client) CreateEnrollmentToken(ctx context.Context, order string, t enroll.NewToken, opts ...Option) (*enroll.EnrollmentToken, error) {
+	return send[enroll.EnrollmentToken](ctx, c, at("work-orders", order, "tokens"), t, opts)
+}
+
+// Certificate returns a certificate by its serial number in hex.
+func (c *Client) Certificate(ctx context.Context, serial string) (*ca.Certificate, error) {
+	return fetch[ca.Certificate](ctx, c, at("certificates", serial))
+}
+
+// Certificates lists certificates.
+func (c *Client) Certificates(ctx context.Context, f enroll.CertificateFilter) iter.Seq2[*ca.Certificate, error] {
+	return list[*ca.Certificate](ctx, c, "/certificates",
+		values("status", f.Status, "device", f.Device, "broker", f.Broker, "profile", f.Profile, "issuer", f.Issuer))
+}
+
+// RevokeCertificate revokes one certificate.
+func (c *Client) RevokeCertificate(ctx context.Context, serial string, r enroll.RevokeRequest, opts ...Option) (*ca.Certificate, error) {
+	return send[ca.Certificate](ctx, c, at("certificates", serial, "revocation"), r, opts)
+}
+
+// Events lists the audit trail, newest first.
+func (c *Client) Events(ctx context.Context, f enroll.EventFilter) iter.Seq2[*enroll.Event, error] {
+	return list[*enroll.Event](ctx, c, "/events", values("actor", f.Actor, "action", f.Action, "subject", f.Subject))
+}
+
+// Issuers lists issuers.
+func (c *Client) Issuers(ctx context.Context) iter.Seq2[enroll.IssuerView, error] {
+	return list[enroll.IssuerView](ctx, c, "/issuers", nil)
+}
+
+// A Profile is what a kind of certificate looks like; durations are Go's.
+type Profile struct {
+	Name              string        `json:"name"`
+	IssuerPurpose     ca.Purpose    `json:"issuerPurpose"`
+	Holder            ca.HolderKind `json:"holder"`
+	ExtendedKeyUsages []string      `json:"extendedKeyUsages"`
+	Validity          string        `json:"validity"`
+	Backdate          string        `json:"backdate"`
+}
+
+// Profiles lists the profiles of certificates.
+func (c *Client) Profiles(ctx context.Context) iter.Seq2[Profile, error] {
+	return list[Profile](ctx, c, "/profiles", nil)
+}
+
+// CRLs lists each issuer's newest CRL; the status listener serves their bytes.
+func (c *Client) CRLs(ctx context.Context) iter.Seq2[*ca.CRL, error] {
+	return list[*ca.CRL](ctx, c, "/crls", nil)
+}
+
+// TrustBundle returns the roots in the field.
+func (c *Client) TrustBundle(ctx context.Context) (*enroll.TrustBundle, error) {
+	return fetch[enroll.TrustBundle](ctx, c, "/trust-bundle")
+}

@@ -1,0 +1,218 @@
+package api
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+// permissions is who may make every call, written by hand from the REST
+// contract. admin stands everywhere that a role does.
+var permissions = map[string]string{
+	"GET /":                                  "public",
+	"POST /enrollments":                      "admin operator factory enrollment-token",
+	"POST /enrollments/batch":                "admin operator factory",
+	"POST /renewals":                         "device",
+	"GET /devices":                           "admin operator factory security auditor",
+	"POST /devices":                          "admin operator factory",
+	"GET /devices/{id}":                      "admin operator factory security auditor",
+	"POST /devices/{id}/revocation":          "admin security",
+	"POST /devices/{id}/hold":                "admin operator security",
+	"POST /devices/{id}/release":             "admin operator security",
+	"GET /revocations":                       "admin operator factory security auditor",
+	"GET /revocations/{id}":                  "admin operator factory security auditor",
+	"GET /brokers":                           "admin operator factory security auditor",
+	"POST /brokers":                          "admin operator",
+	"GET /brokers/{id}":                      "admin operator factory security auditor",
+	"POST /brokers/{id}/certificates":        "admin operator agent",
+	"POST /brokers/{id}/rotations":           "admin operator",
+	"GET /rotations":                         "admin operator auditor",
+	"GET /rotations/{id}":                    "admin operator auditor",
+	"POST /brokers/{id}/verifications":       "admin operator security",
+	"GET /brokers/{id}/verifications":        "admin operator security auditor",
+	"GET /work-orders":                       "admin operator factory auditor",
+	"POST /work-orders":                      "admin operator factory",
+	"GET /work-orders/{id}":                  "admin operator factory auditor",
+	"POST /work-orders/{id}/tokens":          "admin operator factory",
+	"GET /certificates":                      "admin operator factory security auditor",
+	"GET /certificates/{serial}":             "admin operator factory security auditor",
+	"POST /certificates/{serial}/revocation": "admin security",
+	"GET /issuers":                           "admin operator factory security auditor",
+	"GET /profiles":                          "admin operator factory security auditor",
+	"GET /crls":                              "admin operator factory security auditor",
+	"GET /trust-bundle":                      "public",
+	"GET /events":                            "admin auditor",
+}
+
+func TestPermissions(t *testing.T) {
+	seen := map[string]bool{}
+	for _, rt := range Routes() {
+		call := rt.Method + " " + rt.Pattern
+		if seen[call] {
+			t.Errorf("%s stands twice", call)
+		}
+		seen[call] = true
+		var who []string
+		switch {
+		case rt.Rule.Public:
+			who = []string{"public"}
+		default:
+			for _, role := range enroll.Roles() {
+				if rt.Rule.permits(&enroll.Principal{Name: "token:x", Role: role}, "x") {
+					who = append(who, string(role))
+				}
+			}
+			if rt.Rule.EnrollmentToken {
+				who = append(who, "enrollment-token")
+			}
+			for _, kind := range []ca.HolderKind{ca.HolderDevice, ca.HolderBroker, ca.HolderServer, ca.HolderAgent, ca.HolderCanary} {
+				if rt.Rule.permits(&enroll.Principal{Certificate: &ca.Certificate{Holder: ca.Holder{Kind: kind, ID: "x"}}}, "x") {
+					who = append(who, string(kind))
+				}
+			}
+		}
+		if got := strings.Join(who, " "); got == "" || got != permissions[call] {
+			t.Errorf("%s is open to %q, want %q", call, got, permissions[call])
+		}
+	}
+	for call := range permissions {
+		if !seen[call] {
+			t.Errorf("%s is not in the table", call)
+		}
+	}
+}
+
+func TestNobodyByDefault(t *testing.T) {
+	for _, p := range []*enroll.Principal{
+		{}, {Role: enroll.RoleAdmin}, {Certificate: &ca.Certificate{Holder: ca.Holder{Kind: ca.HolderDevice, ID: "x"}}},
+	} {
+		if (Rule{}).permits(p, "x") {
+			t.Errorf("the zero rule lets in %+v", p)
+		}
+	}
+	own := Rule{Holders: []ca.HolderKind{ca.HolderAgent}, Own: true}
+	agent := &enroll.Principal{Certificate: &ca.Certificate{Holder: ca.Holder{Kind: ca.HolderAgent, ID: "other"}}}
+	if own.permits(agent, "x") {
+		t.Error("an agent may act on another's broker")
+	}
+}
+
+func TestRoutesAreComplete(t *testing.T) {
+	for _, rt := range Routes() {
+		call := rt.Method + " " + rt.Pattern
+		if rt.Doc == "" || !strings.HasSuffix(rt.Doc, ".") || rt.Answer == nil || rt.Status < 200 || rt.Status > 202 {
+			t.Errorf("%s: doc %q, answer %v, status %d", call, rt.Doc, rt.Answer, rt.Status)
+		}
+		if (rt.Status == created || rt.Status == accepted) && !rt.Creates {
+			t.Errorf("%s answers %d and takes no Idempotency-Key", call, rt.Status)
+		}
+		if rt.Method == get && (rt.Request != nil || rt.Creates || rt.NoBody) {
+			t.Errorf("%s: a GET that reads or creates", call)
+		}
+		for _, p := range rt.Parameters() {
+			if p.Name == "" || p.Doc == "" {
+				t.Errorf("%s: parameter %+v", call, p)
+			}
+		}
+	}
+}
+
+// TestEveryRouteAsksWho calls every route without credentials.
+func TestEveryRouteAsksWho(t *testing.T) {
+	a := bare(new(bytes.Buffer))
+	for name, h := range map[string]http.Handler{"people": a.People(), "machines": a.Machines()} {
+		for _, rt := range Routes() {
+			if rt.Rule.Public {
+				continue
+			}
+			path := basePath + strings.NewReplacer("{id}", "x", "{serial}", "01").Replace(rt.Pattern)
+			r := httptest.NewRequest(rt.Method, path, strings.NewReader(`{"deviceId":"x","csr":"y"}`))
+			r.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") == "" {
+				t.Errorf("%s: %s %s: %d %s", name, rt.Method, path, w.Code, w.Body)
+			}
+		}
+	}
+}
+
+func TestElsewhere(t *testing.T) {
+	var log bytes.Buffer
+	a := bare(&log)
+	people := a.People()
+	do := func(h http.Handler, method, target string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, target, nil)
+		r.Header.Set("Authorization", "Bearer fca_CANARY-1")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	for _, c := range []struct {
+		method, path string
+		status       int
+		kind, allow  string
+	}{
+		{"GET", "/nowhere", 404, "not-found", ""},
+		{"GET", "/api/v1/nowhere", 404, "not-found", ""},
+		{"GET", "/api/v2/devices", 404, "not-found", ""},
+		{"DELETE", "/api/v1/devices/x", 405, "method-not-allowed", "GET, HEAD"},
+		{"PUT", "/api/v1/devices", 405, "method-not-allowed", "GET, HEAD, POST"},
+		{"BREW", "/api/v1/devices", 405, "method-not-allowed", "GET, HEAD, POST"},
+		{"GET", "/healthz", 200, "", ""},
+		{"GET", "/", 200, "", ""},
+		{"GET", "/api/v1", 200, "", ""},
+		{"GET", "/api/v1/?token=CANARY-2", 400, "malformed", ""},
+	} {
+		w := do(people, c.method, c.path)
+		if w.Code != c.status || !strings.Contains(w.Body.String(), c.kind) || w.Header().Get("Allow") != c.allow {
+			t.Errorf("%s %s: %d, Allow %q, %s", c.method, c.path, w.Code, w.Header().Get("Allow"), w.Body)
+		}
+		if w.Header().Get("X-Content-Type-Options") != "nosniff" || w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("X-Request-Id") == "" {
+			t.Errorf("%s %s: headers %v", c.method, c.path, w.Header())
+		}
+	}
+	if w := do(people, "GET", "/metrics"); w.Code != 404 {
+		t.Errorf("metrics on the listener for people: %d", w.Code)
+	}
+	if w := do(a.Status(), "GET", "/api/v1/devices"); w.Code != 404 {
+		t.Errorf("REST on the status listener: %d", w.Code)
+	}
+	if strings.Contains(log.String(), "CANARY") {
+		t.Errorf("the log holds a secret: %s", &log)
+	}
+}
+
+func TestPanicIsAProblem(t *testing.T) {
+	var log bytes.Buffer
+	a := bare(&log) // its service has no authority: the trust bundle panics
+	r := httptest.NewRequest("GET", "/api/v1/trust-bundle", nil)
+	r.Header.Set("X-Request-Id", "my-id.1")
+	w := httptest.NewRecorder()
+	a.People().ServeHTTP(w, r)
+	if w.Code != 500 || !strings.Contains(w.Body.String(), `"requestId":"my-id.1"`) || strings.Contains(w.Body.String(), "nil pointer") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if !strings.Contains(log.String(), "nil pointer") || !strings.Contains(log.String(), "my-id.1") {
+		t.Errorf("log: %s", &log)
+	}
+	r.Header.Set("X-Request-Id", "a\nforged line")
+	w = httptest.NewRecorder()
+	a.People().ServeHTTP(w, r)
+	if id := w.Header().Get("X-Request-Id"); id == "" || strings.Contains(id, "forged") {
+		t.Errorf("X-Request-Id %q", id)
+	}
+}
+
+func TestIndexNamesListings(t *testing.T) {
+	index, err := bare(new(bytes.Buffer)).getIndex(nil)
+	if err != nil || index.Links["devices"] != "/api/v1/devices" || slices.Contains(values(index.Links[""]), "/api/v1/") {
+		t.Errorf("%+v, %v", index, err)
+	}
+}
