@@ -1,0 +1,73 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+)
+
+// applyConfig fills the flags that were not given from the environment
+// (FLEETCA_NAME) and from the file of --config. A key of the file that is no
+// flag of any command is an error.
+func applyConfig(cmd *cobra.Command, _ []string) error {
+	v := viper.New()
+	v.SetEnvPrefix("FLEETCA")
+	v.SetEnvKeyReplacer(strings.NewReplacer("-", "_"))
+	v.AutomaticEnv()
+	file, err := cmd.Flags().GetString("config")
+	if err != nil {
+		return err
+	}
+	if file == "" {
+		file = os.Getenv("FLEETCA_CONFIG")
+	}
+	if file != "" {
+		v.SetConfigFile(file)
+		v.SetConfigType("yaml")
+		if err := v.ReadInConfig(); err != nil {
+			return usageError(fmt.Errorf("read configuration: %w", err), "--config names a YAML file with flags as keys")
+		}
+		if err := checkKeys(cmd.Root(), file, v.AllKeys()); err != nil {
+			return err
+		}
+	}
+	var firstErr error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed || f.Name == "config" || f.Name == "help" || !v.IsSet(f.Name) || firstErr != nil {
+			return
+		}
+		value := v.GetString(f.Name)
+		if list := v.GetStringSlice(f.Name); len(list) > 1 && strings.Contains(f.Value.Type(), "Slice") {
+			value = strings.Join(list, ",")
+		}
+		if err := cmd.Flags().Set(f.Name, value); err != nil {
+			firstErr = usageError(fmt.Errorf("%s: %w", f.Name, err), "it came from FLEETCA_"+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))+" or the file of --config")
+		}
+	})
+	return firstErr
+}
+
+// checkKeys refuses keys that are no flag of any command.
+func checkKeys(root *cobra.Command, file string, keys []string) error {
+	known := map[string]bool{}
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		c.Flags().VisitAll(func(f *pflag.Flag) { known[f.Name] = true })
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(root)
+	slices.Sort(keys)
+	for _, key := range keys {
+		if !known[key] {
+			return usageError(fmt.Errorf("%s: unknown key %q", file, key), "keys are the names of flags, such as people-addr")
+		}
+	}
+	return nil
+}

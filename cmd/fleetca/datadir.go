@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// A dataDir is the folder that init makes and serve runs on.
+//
+//	fleetca.db              SQLite, unless --database says otherwise
+//	passphrase              of the key files, when init made one up
+//	keys/                   the issuers' encrypted keys
+//	root/                   the root's certificate, and its encrypted key unless kept elsewhere
+//	server/                 the server's own certificate and key
+//	trust-bundle.pem        the roots: what devices and people verify with
+//	crl.pem, broker/        of the embedded broker, where there is one
+type dataDir string
+
+func (d dataDir) path(elem ...string) string {
+	return filepath.Join(append([]string{string(d)}, elem...)...)
+}
+
+func (d dataDir) database() string    { return d.path("fleetca.db") }
+func (d dataDir) passphrase() string  { return d.path("passphrase") }
+func (d dataDir) trustBundle() string { return d.path("trust-bundle.pem") }
+func (d dataDir) crl() string         { return d.path("crl.pem") }
+func (d dataDir) rootKey() string     { return d.path("root", "key.pem") }
+func (d dataDir) rootCert() string    { return d.path("root", "certificate.pem") }
+
+// initMarker stands while init works. Found later, it says that init was
+// interrupted and that nothing it left was ever used.
+func (d dataDir) initMarker() string { return d.path(".init") }
+
+// databaseURL returns the database to use: as asked for, or the folder's own.
+func (d dataDir) databaseURL(asked string) string {
+	if asked != "" {
+		return asked
+	}
+	return "sqlite:" + d.database()
+}
+
+// readPassphrase returns the passphrase of the key files: from the file given,
+// FLEETCA_PASSPHRASE, or the file that init made, in this order.
+func (d dataDir) readPassphrase(file string) ([]byte, error) {
+	if file == "" {
+		if text := os.Getenv("FLEETCA_PASSPHRASE"); text != "" {
+			return []byte(text), nil
+		}
+		file = d.passphrase()
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("read the passphrase: %w", err), "give --passphrase-file FILE, or set FLEETCA_PASSPHRASE")
+	}
+	text = bytes.TrimRight(text, "\r\n")
+	if len(text) == 0 {
+		return nil, usageError(fmt.Errorf("%s is empty", file), "write the passphrase of the key files into it")
+	}
+	return text, nil
+}
+
+// makePassphrase makes a passphrase up, and keeps it in the folder.
+func (d dataDir) makePassphrase() ([]byte, error) {
+	var b [20]byte
+	rand.Read(b[:])
+	text := []byte(base32.StdEncoding.EncodeToString(b[:]))
+	return text, writeNew(d.passphrase(), append(text, '\n'), 0o600)
+}
+
+// lock keeps a second server off the folder, until the process ends.
+func (d dataDir) lock() (release func(), err error) {
+	f, err := os.OpenFile(d.path(".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, usageError(err, "give an initialised folder: fleetca init --data DIR")
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, hinted(fmt.Errorf("another fleetca serves %s", string(d)), "stop it first; client commands work beside it")
+	}
+	return func() { f.Close() }, nil
+}
+
+// initialised reports whether init has finished on the folder.
+func (d dataDir) initialised() bool {
+	_, keys := os.Stat(d.path("keys"))
+	_, marker := os.Stat(d.initMarker())
+	return keys == nil && errors.Is(marker, os.ErrNotExist)
+}
+
+// writeNew writes a file that must not exist yet, and syncs it.
+func writeNew(path string, data []byte, mode os.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// replaceFile puts data at path in one step, whatever was there.
+func replaceFile(path string, data []byte, mode os.FileMode) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(data)
+	if err := errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/fleetca/fleetca/api/client"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+func newDeviceCommand() *cobra.Command {
+	return newClientGroup("device", "Enroll, show, hold, revoke devices",
+		newDeviceEnrollCommand, newDeviceRenewCommand, newDeviceListCommand, newDeviceShowCommand,
+		newDeviceRegisterCommand, newDeviceHoldCommand, newDeviceReleaseCommand, newDeviceRevokeCommand)
+}
+
+func newDeviceEnrollCommand(flags *clientFlags) *cobra.Command {
+	var r enroll.EnrollRequest
+	var csrFile, tokenFile, out string
+	cmd := &cobra.Command{
+		Use:   "enroll ID --out DIR",
+		Short: "Get a device's first certificate",
+		Long: `Get a device's first certificate, with the key made here: DIR/key.pem, and
+then DIR/{certificate,chain,trust-bundle}.pem. Run again after an error it uses
+the same key and gets the same certificate. With --csr the key stays elsewhere.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r.DeviceID = args[0]
+			if out == "" {
+				return usageError(errors.New("--out is missing"), "name the folder for the certificate")
+			}
+			if tokenFile != "" {
+				text, err := os.ReadFile(tokenFile)
+				if err != nil {
+					return usageError(err, "give the file with the enrollment token")
+				}
+				r.Token = strings.TrimSpace(string(text))
+			}
+			c, err := flags.open()
+			if err != nil {
+				return err
+			}
+			if r.CSR, err = deviceCSR(csrFile, filepath.Join(out, "key.pem"), r.DeviceID); err != nil {
+				return err
+			}
+			e, err := c.Enroll(cmd.Context(), r, client.IdempotencyKey(requestKey(r.CSR)))
+			if err != nil {
+				return clientError(err)
+			}
+			return finishEnrollment(cmd, flags, e, out)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&out, "out", "", "folder for key and certificate; made when missing")
+	f.StringVar(&csrFile, "csr", "", "PEM file with a certification request, in place of a key made here")
+	f.StringVar(&tokenFile, "enrollment-token-file", "", "file with an enrollment token")
+	f.StringVar(&r.WorkOrder, "work-order", "", "work order that the device is built for")
+	f.StringVar(&r.Profile, "profile", "", "profile (default: the work order's)")
+	f.StringToStringVar(&r.Attributes, "attribute", nil, "attributes, NAME=VALUE")
+	return cmd
+}
+
+// requestKey is the idempotency key of a request: made of it, so that a retry
+// in another process has the same.
+func requestKey(csr string) string {
+	return uuid.NewSHA1(uuid.NameSpaceOID, []byte(csr)).String()
+}
+
+// deviceCSR returns the request of a file, or one for the key in keyFile,
+// which is made when missing.
+func deviceCSR(csrFile, keyFile, commonName string) (string, error) {
+	if csrFile != "" {
+		text, err := os.ReadFile(csrFile)
+		if err != nil {
+			return "", usageError(err, "--csr names a PEM file, as openssl req -new writes it")
+		}
+		return string(text), nil
+	}
+	key, err := loadOrMakeKey(keyFile)
+	if err != nil {
+		return "", err
+	}
+	// Kept beside the key: signed anew, an ECDSA request is another text.
+	kept := strings.TrimSuffix(keyFile, ".pem") + ".csr.pem"
+	if text, err := os.ReadFile(kept); err == nil {
+		return string(text), nil
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: commonName}}, key)
+	if err != nil {
+		return "", err
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+	return string(text), replaceFile(kept, text, 0o644)
+}
+
+// loadOrMakeKey returns the P-256 key in a file, made when there is none.
+func loadOrMakeKey(path string) (*ecdsa.PrivateKey, error) {
+	if text, err := os.ReadFile(path); err == nil {
+		block, _ := pem.Decode(text)
+		if block == nil {
+			return nil, usageError(fmt.Errorf("%s holds no PEM key", path), "move it away, or choose another --out")
+		}
+		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			return nil, usageError(fmt.Errorf("%s: %w", path, err), "move it away, or choose another --out")
+		}
+		if k, ok := key.(*ecdsa.PrivateKey); ok {
+			return k, nil
+		}
+		return nil, usageError(fmt.Errorf("%s holds a %T", path, key), "use --csr for keys that are not ECDSA")
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	text, err := encodeKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return key, writeNew(path, text, 0o600)
+}
+
+// finishEnrollment writes what was issued to a folder, and says so.
+func finishEnrollment(cmd *cobra.Command, flags *clientFlags, e *enroll.Enrollment, out string) error {
+	if err := writeEnrollment(out, e); err != nil {
+		return err
+	}
+	if flags.json {
+		return printJSON(cmd.OutOrStdout(), e)
+	}
+	facts := []string{"device", e.DeviceID, "serial number", string(e.Certificate.SerialNumber), "expires", day(e.Certificate.NotAfter), "folder", out}
+	if e.Renewal != nil {
+		facts = append(facts, "renew after", day(e.Renewal.After))
+	}
+	if e.Broker != nil {
+		facts = append(facts, "broker", e.Broker.URL)
+	}
+	return printFacts(cmd.OutOrStdout(), facts...)
+}
+
+// writeEnrollment writes certificate.pem, chain.pem and trust-bundle.pem.
+func writeEnrollment(dir string, e *enroll.Enrollment) error {
+	return errors.Join(
+		os.MkdirAll(dir, 0o700),
+		replaceFile(filepath.Join(dir, "certificate.pem"), []byte(e.Certificate.PEM()), 0o644),
+		replaceFile(filepath.Join(dir, "chain.pem"), []byte(e.Chain), 0o644),
+		replaceFile(filepath.Join(dir, "trust-bundle.pem"), []byte(e.TrustBundle.PEM), 0o644),
+	)
+}
+
+func newDeviceRenewCommand(flags *clientFlags) *cobra.Command {
+	var dir, csrFile string
+	var rekey bool
+	cmd := &cobra.Command{
+		Use:   "renew --dir DIR",
+		Short: "Renew a device's certificate, with the certificate it has",
+		Long: `Renew the certificate in DIR/{chain,key}.pem, in place; --server is the machine
+listener. With --rekey a new key is made in DIR/next-key.pem, and takes the place
+of the old one once its certificate is there. With --csr the new key stays
+elsewhere.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir == "" {
+				return usageError(errors.New("--dir is missing"), "name the folder that device enroll wrote")
+			}
+			return renewDevice(cmd, flags, dir, csrFile, rekey)
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "folder that device enroll wrote")
+	cmd.Flags().StringVar(&csrFile, "csr", "", "PEM file with a certification request for another key")
+	cmd.Flags().BoolVar(&rekey, "rekey", false, "make a new key")
+	return cmd
+}
+
+func renewDevice(cmd *cobra.Command, flags *clientFlags, dir, csrFile string, rekey bool) error {
+	cfg, err := flags.config()
+	if err != nil {
+		return err
+	}
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "chain.pem"), filepath.Join(dir, "key.pem"))
+	if err != nil {
+		return usageError(fmt.Errorf("load the certificate to renew: %w", err), "--dir names the folder that device enroll wrote")
+	}
+	cfg.Certificate = &pair
+	c, err := client.New(cfg)
+	if err != nil {
+		return usageErrorOf(err)
+	}
+	next := filepath.Join(dir, "next-key.pem")
+	csr, key := "", string(pair.Leaf.SerialNumber.Text(16))
+	if rekey || csrFile != "" {
+		if csr, err = deviceCSR(csrFile, next, pair.Leaf.Subject.CommonName); err != nil {
+			return err
+		}
+		key = requestKey(csr)
+	}
+	e, err := c.Renew(cmd.Context(), csr, client.IdempotencyKey(key))
+	if err != nil {
+		return clientError(err)
+	}
+	if rekey && csrFile == "" {
+		if err := errors.Join(os.Rename(next, filepath.Join(dir, "key.pem")), os.Remove(filepath.Join(dir, "next-key.csr.pem"))); err != nil {
+			return err
+		}
+	}
+	return finishEnrollment(cmd, flags, e, dir)
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/fleetca/fleetca/api/client"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+func newDeviceListCommand(flags *clientFlags) *cobra.Command {
+	var f enroll.DeviceFilter
+	var status string
+	cmd := &cobra.Command{
+		Use: "list", Short: "List devices", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := flags.open()
+			if err != nil {
+				return err
+			}
+			f.Status = enroll.DeviceStatus(status)
+			return printList(cmd.OutOrStdout(), flags.json, c.Devices(cmd.Context(), f), []column[*enroll.Device]{
+				{"DEVICE", func(d *enroll.Device) string { return d.ID }},
+				{"STATUS", func(d *enroll.Device) string { return string(d.Status) }},
+				{"GROUP", func(d *enroll.Device) string { return d.Group }},
+				{"WORK ORDER", func(d *enroll.Device) string { return d.WorkOrder }},
+				{"CREATED", func(d *enroll.Device) string { return day(d.CreatedAt) }},
+			})
+		},
+	}
+	cmd.Flags().StringVar(&status, "status", "", "registered, active, held, revoked or retired")
+	cmd.Flags().StringVar(&f.Group, "group", "", "group")
+	cmd.Flags().StringVar(&f.WorkOrder, "work-order", "", "work order")
+	return cmd
+}
+
+func newDeviceShowCommand(flags *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "Show a device", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := flags.open()
+			if err != nil {
+				return err
+			}
+			d, err := c.Device(cmd.Context(), args[0])
+			if err != nil {
+				return clientError(err)
+			}
+			return printDevice(cmd, flags, d)
+		},
+	}
+}
+
+func printDevice(cmd *cobra.Command, flags *clientFlags, d *enroll.Device) error {
+	if flags.json {
+		return printJSON(cmd.OutOrStdout(), d)
+	}
+	facts := []string{"device", d.ID, "status", string(d.Status), "group", d.Group, "work order", d.WorkOrder, "created", day(d.CreatedAt)}
+	for _, cert := range d.Certificates {
+		facts = append(facts, "certificate", fmt.Sprintf("%s  %s  until %s", cert.SerialNumber, cert.Status, day(cert.NotAfter)))
+	}
+	return printFacts(cmd.OutOrStdout(), facts...)
+}
+
+func newDeviceRegisterCommand(flags *clientFlags) *cobra.Command {
+	var d enroll.NewDevice
+	cmd := &cobra.Command{
+		Use: "register ID", Short: "Register a device before it enrolls", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d.ID = args[0]
+			c, err := flags.open()
+			if err != nil {
+				return err
+			}
+			made, err := c.CreateDevice(cmd.Context(), d, client.IdempotencyKey(uuid.NewString()))
+			if err != nil {
+				return clientError(err)
+			}
+			return printDevice(cmd, flags, made)
+		},
+	}
+	cmd.Flags().StringVar(&d.Group, "group", "", "group")
+	cmd.Flags().StringVar(&d.WorkOrder, "work-order", "", "work order")
+	cmd.Flags().StringToStringVar(&d.Attributes, "attribute", nil, "attributes, NAME=VALUE")
+	return cmd
+}
+
+func newDeviceHoldCommand(flags *clientFlags) *cobra.Command {
+	return newDeviceToggle(flags, "hold", "Put a device on hold: refused until released", (*client.Client).HoldDevice)
+}
+
+func newDeviceReleaseCommand(flags *clientFlags) *cobra.Command {
+	return newDeviceToggle(flags, "release", "Release a device from its hold", (*client.Client).ReleaseDevice)
+}
+
+func newDeviceToggle(flags *clientFlags, verb, short string, call func(*client.Client, context.Context, string, ...client.Option) (*enroll.Device, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " ID", Short: short, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := flags.open()
+			if err != nil {
+				return err
+			}
+			d, err := call(c, cmd.Context(), args[0])
+			if err != nil {
+				return clientError(err)
+			}
+			return printDevice(cmd, flags, d)
+		},
+	}
+}
+
+func newDeviceRevokeCommand(flags *clientFlags) *cobra.Command {
+	var r enroll.RevokeRequest
+	var wait bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "revoke ID --reason REASON",
+		Short: "Revoke a device, and see brokers refuse it",
+		Long: `Revoke a device and all its certificates, for good. With --wait the command
+shows each step until every broker was seen to refuse, and fails when one was not.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := flags.open()
+			if err != nil {
+				return err
+			}
+			rev, err := c.RevokeDevice(cmd.Context(), args[0], r, client.IdempotencyKey(uuid.NewString()))
+			if err != nil {
+				return clientError(err)
+			}
+			if wait {
+				if rev, err = waitRevocation(cmd.Context(), c, rev, timeout); err != nil {
+					return clientError(err)
+				}
+			}
+			if err := printRevocation(cmd, flags, rev); err != nil {
+				return err
+			}
+			if wait && rev.State != enroll.RevocationProven && rev.State != enroll.RevocationRecorded {
+				return hinted(fmt.Errorf("device %s is revoked, but the refusal was not seen at every broker", rev.Device), "see the failed step; the server goes on trying")
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&r.Reason, "reason", "unspecified", "reason of RFC 5280, 5.3.1, such as keyCompromise")
+	f.StringVar(&r.Comment, "comment", "", "comment for the audit trail")
+	f.BoolVar(&wait, "wait", false, "wait for the proof")
+	f.DurationVar(&timeout, "wait-timeout", time.Minute, "how long to wait")
+	return cmd
+}
+
+// pollPause is how often long work is looked at.
+const pollPause = 100 * time.Millisecond
+
+// waitRevocation returns the revocation once an attempt to prove it is over.
+func waitRevocation(ctx context.Context, c *client.Client, r *enroll.Revocation, timeout time.Duration) (*enroll.Revocation, error) {
+	return poll(ctx, r, timeout, func(r *enroll.Revocation) bool { return r.State != enroll.RevocationRunning },
+		func(ctx context.Context) (*enroll.Revocation, error) { return c.Revocation(ctx, r.ID) })
+}
+
+// poll fetches until done, and returns what it fetched last. When the time is
+// over that is returned too.
+func poll[T any](ctx context.Context, v *T, timeout time.Duration, done func(*T) bool, fetch func(context.Context) (*T, error)) (*T, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for !done(v) {
+		select {
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return v, nil
+			}
+			return v, ctx.Err()
+		case <-time.After(pollPause):
+		}
+		next, err := fetch(ctx)
+		if err != nil {
+			return v, err
+		}
+		v = next
+	}
+	return v, nil
+}
+
+func printRevocation(cmd *cobra.Command, flags *clientFlags, r *enroll.Revocation) error {
+	if flags.json {
+		return printJSON(cmd.OutOrStdout(), r)
+	}
+	if err := printFacts(cmd.OutOrStdout(), "revocation", r.ID, "device", r.Device, "reason", string(r.Reason), "state", string(r.State)); err != nil {
+		return err
+	}
+	return printSteps(cmd, r.Steps)
+}
+
+// printSteps writes the steps of a rotation or a revocation.
+func printSteps(cmd *cobra.Command, steps []enroll.Step) error {
+	return printList(cmd.OutOrStdout(), false, func(yield func(enroll.Step, error) bool) {
+		for _, st := range steps {
+			if !yield(st, nil) {
+				return
+			}
+		}
+	}, []column[enroll.Step]{
+		{"STEP", func(st enroll.Step) string { return st.Name }},
+		{"BROKER", func(st enroll.Step) string { return st.Broker }},
+		{"STATE", func(st enroll.Step) string { return string(st.State) }},
+		{"MS", func(st enroll.Step) string { return strconv.FormatInt(st.ElapsedMs, 10) }},
+		{"DETAIL", func(st enroll.Step) string { return st.Detail }},
+	})
+}

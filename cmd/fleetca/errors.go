@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/fleetca/fleetca/ca"
+)
+
+// Exit codes of every command. verify uses all four; the others 0, 1 and 2.
+const (
+	exitPass         = 0 // done, or verified
+	exitFail         = 1 // tried, and it did not hold
+	exitUsage        = 2 // the command line or a file it names is wrong; nothing was done or dialled
+	exitInconclusive = 3 // tried, and neither held nor failed
+)
+
+// A commandError is an error with the exit code and the hint line that a
+// person sees. The zero code means exitFail.
+type commandError struct {
+	err  error
+	code int
+	hint string // the next step to take; empty when the error says it
+}
+
+func (e *commandError) Error() string { return e.err.Error() }
+
+func (e *commandError) Unwrap() error { return e.err }
+
+// usageError returns err as one that exits with exitUsage and ends in hint.
+func usageError(err error, hint string) error {
+	return &commandError{err: err, code: exitUsage, hint: hint}
+}
+
+// hinted returns err as one that exits with exitFail and ends in hint.
+func hinted(err error, hint string) error {
+	return &commandError{err: err, code: exitFail, hint: hint}
+}
+
+// usageErrorOf returns an error about an argument as a usage error, with its
+// own hint.
+func usageErrorOf(err error) error {
+	if e, ok := errors.AsType[*ca.Error](err); ok {
+		return usageError(err, e.Hint)
+	}
+	return err
+}
+
+// exitCode returns the code that the process ends with after err.
+func exitCode(err error) int {
+	if err == nil {
+		return exitPass
+	}
+	if e, ok := errors.AsType[*commandError](err); ok && e.code != 0 {
+		return e.code
+	}
+	return exitFail
+}
+
+// hintOf returns the hint that err carries, or "".
+func hintOf(err error) string {
+	if e, ok := errors.AsType[*commandError](err); ok {
+		return e.hint
+	}
+	if e, ok := errors.AsType[*ca.Error](err); ok {
+		return e.Hint
+	}
+	return ""
+}

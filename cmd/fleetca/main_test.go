@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain makes the test binary serve as the program itself: run under the
+// name fleetca, or with asProgram set, it is fleetca.
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	testscript.Main(m, map[string]func(){"fleetca": main})
+}
+
+const asProgram = "FLEETCA_TEST_AS_PROGRAM"
+
+// program returns a command that runs fleetca as a process of its own.
+func program(ctx context.Context, args ...string) *exec.Cmd {
+	exe, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	cmd := exec.CommandContext(ctx, exe, args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1", "FLEETCA_CONFIG=")
+	return cmd
+}
+
+// fleetca runs a command line to its end.
+func fleetca(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd := program(t.Context(), args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return out.String(), errs.String(), exit.ExitCode()
+	}
+	if err != nil {
+		t.Fatalf("fleetca %s: %v", strings.Join(args, " "), err)
+	}
+	return out.String(), errs.String(), 0
+}
+
+// mustRun runs a command line that must succeed, and returns its output.
+func mustRun(t *testing.T, args ...string) string {
+	t.Helper()
+	stdout, stderr, code := fleetca(t, args...)
+	if code != 0 {
+		t.Fatalf("fleetca %s: exit %d\n%s%s", strings.Join(args, " "), code, stdout, stderr)
+	}
+	return stdout
+}
+
+// A testServer is fleetca serve as a process of its own.
+type testServer struct {
+	dir                             string
+	people, machines, status, mqtts string // host:port
+	args                            []string
+	cmd                             *exec.Cmd
+	log                             *bytes.Buffer
+	exited                          chan error
+}
+
+// newTestServer makes an authority and starts a server on it, with an embedded
+// broker, on free ports.
+func newTestServer(t *testing.T, args ...string) *testServer {
+	t.Helper()
+	s := &testServer{dir: filepath.Join(t.TempDir(), "data"), args: args}
+	mustRun(t, "init", "--data", s.dir)
+	s.people, s.machines, s.status, s.mqtts = freePort(t), freePort(t), freePort(t), freePort(t)
+	s.start(t)
+	t.Cleanup(func() { s.stop(t) })
+	return s
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// start starts the server, and returns when /readyz answers 200.
+func (s *testServer) start(t *testing.T) {
+	t.Helper()
+	args := append([]string{"serve", "--data", s.dir, "--people-addr", s.people, "--machine-addr", s.machines,
+		"--status-addr", s.status, "--mqtts-addr", s.mqtts}, s.args...)
+	s.cmd, s.log = program(context.Background(), args...), &bytes.Buffer{}
+	s.cmd.Stderr, s.cmd.Stdout = s.log, s.log
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.exited = make(chan error, 1)
+	go func() { s.exited <- s.cmd.Wait() }()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		resp, err := http.Get("http://" + s.status + "/readyz")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		select {
+		case err := <-s.exited:
+			t.Fatalf("serve ended: %v\n%s", err, s.log)
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("serve is not ready: %v\n%s", err, s.log)
+		}
+	}
+}
+
+// stop ends the server as a person would; it must end in order.
+func (s *testServer) stop(t *testing.T) {
+	t.Helper()
+	if s.exited == nil {
+		return
+	}
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case err := <-s.exited:
+		if err != nil {
+			t.Errorf("serve ended with %v\n%s", err, s.log)
+		}
+	case <-time.After(20 * time.Second):
+		s.cmd.Process.Kill()
+		t.Errorf("serve did not stop\n%s", s.log)
+	}
+	s.exited = nil
+}
+
+// kill ends the server with SIGKILL.
+func (s *testServer) kill() {
+	s.cmd.Process.Kill()
+	<-s.exited
+	s.exited = nil
+}
+
+func (s *testServer) bundle() string { return filepath.Join(s.dir, "trust-bundle.pem") }
+
+// token mints an API token.
+func (s *testServer) token(t *testing.T, role string) string {
+	t.Helper()
+	return strings.TrimSpace(mustRun(t, "user", "token", "--role", role, "--data", s.dir))
+}
+
+// tool returns the path of a program of another package, and skips the test
+// without it (or fails it under FLEETCA_TEST_ALL=1).
+func tool(t *testing.T, name, debianPackage string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		message := fmt.Sprintf("%s is not installed (Debian package %s)", name, debianPackage)
+		if os.Getenv("FLEETCA_TEST_ALL") == "1" {
+			t.Fatal(message)
+		}
+		t.Skip(message)
+	}
+	return path
+}

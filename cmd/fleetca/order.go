@@ -1,0 +1,124 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/fleetca/fleetca/api/client"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+func newOrderCommand() *cobra.Command {
+	return newClientGroup("order", "Open and show work orders", newOrderCreateCommand, newOrderListCommand, newOrderShowCommand)
+}
+
+func newOrderCreateCommand(flags *clientFlags) *cobra.Command {
+	var o enroll.NewWorkOrder
+	cmd := &cobra.Command{
+		Use: "create --product PRODUCT --quantity N", Short: "Open a work order with a quota of devices", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := flags.open()
+			if err != nil {
+				return err
+			}
+			made, err := c.CreateWorkOrder(cmd.Context(), o, client.IdempotencyKey(uuid.NewString()))
+			if err != nil {
+				return clientError(err)
+			}
+			return printOrder(cmd, flags, made)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.ID, "id", "", "id (default: made up)")
+	f.StringVar(&o.Product, "product", "", "product")
+	f.Int64Var(&o.Quantity, "quantity", 0, "how many devices may be enrolled")
+	f.StringVar(&o.Profile, "profile", "", "profile (default device)")
+	return cmd
+}
+
+func newOrderListCommand(flags *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List work orders", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := flags.open()
+			if err != nil {
+				return err
+			}
+			return printList(cmd.OutOrStdout(), flags.json, c.WorkOrders(cmd.Context()), []column[*enroll.WorkOrder]{
+				{"WORK ORDER", func(o *enroll.WorkOrder) string { return o.ID }},
+				{"PRODUCT", func(o *enroll.WorkOrder) string { return o.Product }},
+				{"ISSUED", func(o *enroll.WorkOrder) string { return strconv.FormatInt(o.Issued, 10) }},
+				{"QUANTITY", func(o *enroll.WorkOrder) string { return strconv.FormatInt(o.Quantity, 10) }},
+				{"STATE", func(o *enroll.WorkOrder) string { return string(o.State) }},
+			})
+		},
+	}
+}
+
+func newOrderShowCommand(flags *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "Show a work order", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := flags.open()
+			if err != nil {
+				return err
+			}
+			o, err := c.WorkOrder(cmd.Context(), args[0])
+			if err != nil {
+				return clientError(err)
+			}
+			return printOrder(cmd, flags, o)
+		},
+	}
+}
+
+func printOrder(cmd *cobra.Command, flags *clientFlags, o *enroll.WorkOrder) error {
+	if flags.json {
+		return printJSON(cmd.OutOrStdout(), o)
+	}
+	return printFacts(cmd.OutOrStdout(), "work order", o.ID, "product", o.Product, "profile", o.Profile,
+		"issued", fmt.Sprintf("%d of %d", o.Issued, o.Quantity), "state", string(o.State))
+}
+
+func newTokenCommand() *cobra.Command {
+	return newClientGroup("token", "Make enrollment tokens", newTokenCreateCommand)
+}
+
+func newTokenCreateCommand(flags *clientFlags) *cobra.Command {
+	var t enroll.NewToken
+	var order string
+	cmd := &cobra.Command{
+		Use:   "create --work-order ID",
+		Short: "Make an enrollment token for a work order",
+		Long:  "Make an enrollment token for a work order, and print it. It is shown this once; only its SHA-256 is stored.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if order == "" {
+				return usageError(errors.New("--work-order is missing"), "fleetca order list shows them")
+			}
+			c, err := flags.open()
+			if err != nil {
+				return err
+			}
+			made, err := c.CreateEnrollmentToken(cmd.Context(), order, t, client.IdempotencyKey(uuid.NewString()))
+			if err != nil {
+				return clientError(err)
+			}
+			if flags.json {
+				return printJSON(cmd.OutOrStdout(), made)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), made.Token)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&order, "work-order", "", "work order")
+	f.StringVar(&t.DeviceID, "device", "", "the one device it is for (default: any)")
+	f.Int64Var(&t.Uses, "uses", 1, "how many devices it enrolls")
+	f.StringVar(&t.ExpiresIn, "expires", "24h", "how long it is valid")
+	return cmd
+}

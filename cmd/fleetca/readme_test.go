@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+func readReadme(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestReadme runs every command of the README's walk as a person would paste
+// it, on free ports. The two commands above it are TestDemo, and this.
+func TestReadme(t *testing.T) {
+	t.Parallel()
+	bash := tool(t, "bash", "bash")
+	for _, name := range []string{"curl", "openssl", "awk", "od"} {
+		tool(t, name, name)
+	}
+	readme := readReadme(t)
+	var script strings.Builder
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(readme, -1) {
+		script.WriteString(block[1])
+	}
+	text := script.String()
+	env := os.Environ()
+	for _, d := range demoFlags { // the same defaults as serve's
+		addr := freePort(t)
+		text = strings.ReplaceAll(text, d.value, addr)
+		if d.name != "mqtts-addr" {
+			env = append(env, "FLEETCA_"+strings.ToUpper(strings.ReplaceAll(d.name, "-", "_"))+"="+addr)
+		}
+	}
+	// Built already: the test binary is the program.
+	const build = "go build -o fleetca ./cmd/fleetca\n"
+	if !strings.HasPrefix(text, build) {
+		t.Fatalf("the walk does not begin with the build:\n%s", text)
+	}
+	text = strings.TrimPrefix(text, build)
+
+	dir := t.TempDir()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapper := fmt.Sprintf("#!/bin/sh\n%s=1 exec %q \"$@\"\n", asProgram, exe)
+	if err := os.WriteFile(filepath.Join(dir, "fleetca"), []byte(wrapper), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bash, "-eu", "-c", text)
+	cmd.Dir, cmd.Env = dir, env
+	// The walk starts a server: all of it ends with the test.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		log, _ := os.ReadFile(filepath.Join(dir, "serve.log"))
+		t.Fatalf("%v\n%s\n%s", err, out, log)
+	}
+	rest := string(out)
+	for _, want := range []string{
+		`"id":"WO-1"`, "dev-1.pem: OK", "PASS", `"verdict":"pass"`, "20 02 00 00",
+		`"state":"proven"`, "alert", "refused", "client_certificate_revoked", "refused, exit code 1",
+	} {
+		_, after, found := strings.Cut(rest, want)
+		if !found {
+			t.Fatalf("%q is missing, or out of order, in\n%s", want, out)
+		}
+		rest = after
+	}
+}
+
+// TestReadmeKeys holds the table of keys against the flags of serve.
+func TestReadmeKeys(t *testing.T) {
+	t.Parallel()
+	_, section, _ := strings.Cut(readReadme(t), "The keys of `fleetca serve`")
+	section, _, _ = strings.Cut(section, "Client commands")
+	var documented, flags []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|").FindAllStringSubmatch(section, -1) {
+		documented = append(documented, row[1])
+	}
+	newServeCommand().Flags().VisitAll(func(f *pflag.Flag) { flags = append(flags, f.Name) })
+	slices.Sort(documented)
+	if !slices.Equal(documented, flags) {
+		t.Errorf("README has %v, serve has %v", documented, flags)
+	}
+}

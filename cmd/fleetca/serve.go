@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fleetca/fleetca/store"
+)
+
+func newServeCommand() *cobra.Command {
+	var cfg serveConfig
+	var hosts, level string
+	cmd := &cobra.Command{
+		Use:   "serve --data DIR",
+		Short: "Run the authority of a folder",
+		Long: `Run the authority that fleetca init made in a folder: HTTPS for people, HTTPS
+for machines (client certificates), and plain HTTP for status: CRLs, issuer
+certificates, /healthz, /readyz and /metrics. It is ready when /readyz answers 200.
+
+With --mqtts-addr it also runs an MQTT broker that demands client certificates
+of this authority and checks CRLs on every handshake.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cfg.data == "" {
+				return usageError(errors.New("--data is missing"), "name the folder that fleetca init made")
+			}
+			var l slog.Level
+			if err := l.UnmarshalText([]byte(level)); err != nil {
+				return usageError(fmt.Errorf("--log-level %q", level), "one of debug, info, warn, error")
+			}
+			cfg.publicHosts = splitList(hosts)
+			cfg.log = newLogger(cmd.ErrOrStderr(), l)
+			return serve(cmd, cfg)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.data, "data", "", "folder that fleetca init made")
+	f.StringVar(&cfg.passphraseFile, "passphrase-file", "", "file with the passphrase of the keys (or FLEETCA_PASSPHRASE; default DIR/passphrase)")
+	f.StringVar(&cfg.database, "database", "", "database URL (default SQLite at DIR/fleetca.db)")
+	f.StringVar(&cfg.peopleAddr, "people-addr", "127.0.0.1:8443", "HTTPS for people and API tokens")
+	f.StringVar(&cfg.machineAddr, "machine-addr", "127.0.0.1:9443", "HTTPS for machines and client certificates")
+	f.StringVar(&cfg.statusAddr, "status-addr", "127.0.0.1:8080", "plain HTTP for CRLs, health and metrics")
+	f.StringVar(&cfg.mqttsAddr, "mqtts-addr", "", "run the embedded MQTT broker on this address, such as 127.0.0.1:8883")
+	f.StringVar(&hosts, "public-host", "", "names and IP addresses that clients use, comma-separated; the first goes into URLs")
+	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+// serve runs a server until it is told to stop.
+func serve(cmd *cobra.Command, cfg serveConfig) error {
+	s, err := startServer(cmd.Context(), cfg)
+	if err != nil {
+		return err
+	}
+	if s.broker != nil {
+		if err := s.certifyBroker(cmd.Context()); err != nil {
+			return errors.Join(err, s.stop())
+		}
+		cfg.log.Info("embedded broker", "addr", s.broker.Addr().String())
+	}
+	cfg.log.Info("ready", "people", s.url("people"), "machines", s.url("machines"), "status", s.url("status"))
+	err = s.wait(cmd.Context())
+	cfg.log.Info("stopping")
+	return errors.Join(err, s.stop())
+}
+
+// newLogger returns the program's log: text on a terminal, JSON elsewhere.
+func newLogger(w io.Writer, level slog.Level) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level}
+	if isTerminal(w) {
+		return slog.New(slog.NewTextHandler(w, opts))
+	}
+	return slog.New(slog.NewJSONHandler(w, opts))
+}
+
+func newMigrateCommand() *cobra.Command {
+	var data, database string
+	cmd := &cobra.Command{
+		Use:   "migrate --data DIR",
+		Short: "Bring the database to this program's schema",
+		Long:  "Bring the database to this program's schema. serve does it too; this is for doing it beforehand.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if data == "" && database == "" {
+				return usageError(errors.New("--data is missing"), "name the folder that fleetca init made, or give --database")
+			}
+			st, err := store.Open(cmd.Context(), store.Config{URL: dataDir(data).databaseURL(database)})
+			if err != nil {
+				return err
+			}
+			defer st.Close()
+			if err := st.Migrate(cmd.Context()); err != nil {
+				return err
+			}
+			version, err := st.SchemaVersion(cmd.Context())
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "schema version %d\n", version)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&data, "data", "", "folder that fleetca init made")
+	cmd.Flags().StringVar(&database, "database", "", "database URL (default SQLite at DIR/fleetca.db)")
+	return cmd
+}
