@@ -9,7 +9,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
+	"os"
 	"path/filepath"
 	"time"
 	"unicode/utf8"
@@ -37,6 +39,11 @@ type InitConfig struct {
 	Now          func() time.Time
 }
 
+// keyFile returns where an issuer's key lies in the data folder.
+func keyFile(p Purpose) string { return "keys/" + string(p) + "-issuer.pem" }
+
+func (c InitConfig) keyPath(p Purpose) string { return filepath.Join(c.Dir, keyFile(p)) }
+
 // A Hierarchy is what Initialize made: a root, and the issuers under it with
 // their first, empty CRLs (I16).
 type Hierarchy struct {
@@ -62,6 +69,11 @@ func Initialize(ctx context.Context, cfg InitConfig) (*Hierarchy, error) {
 	}
 	var id [2]byte
 	rand.Read(id[:])
+	for _, path := range []string{cfg.RootKeyPath, cfg.keyPath(PurposeDevice), cfg.keyPath(PurposeBroker)} {
+		if _, err := os.Lstat(path); err == nil { // before anything is written
+			return nil, &fs.PathError{Op: "make key", Path: path, Err: fs.ErrExist}
+		}
+	}
 	b := &builder{cfg: cfg, now: cfg.Now(), suffix: hex.EncodeToString(id[:])}
 
 	rootKey, err := createKeyFile(ctx, cfg.RootKeyPath, cfg.Passphrase)
@@ -79,12 +91,11 @@ func Initialize(ctx context.Context, cfg InitConfig) (*Hierarchy, error) {
 		name    string
 		usages  []x509.ExtKeyUsage
 	}{
-		{PurposeDevice, "Device issuing CA", []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageOCSPSigning}},
-		{PurposeBroker, "Broker issuing CA", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageOCSPSigning}},
+		{PurposeDevice, "Device issuing CA", []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}},
+		{PurposeBroker, "Broker issuing CA", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}},
 	} {
 		id := string(kind.purpose)
-		path := filepath.Join("keys", id+"-issuer.pem")
-		key, err := createKeyFile(ctx, filepath.Join(cfg.Dir, path), cfg.Passphrase)
+		key, err := createKeyFile(ctx, cfg.keyPath(kind.purpose), cfg.Passphrase)
 		if err != nil {
 			return nil, fmt.Errorf("make the %s issuer's key: %w", id, err)
 		}
@@ -93,7 +104,7 @@ func Initialize(ctx context.Context, cfg InitConfig) (*Hierarchy, error) {
 			return nil, err
 		}
 		keys[id] = key
-		h.Issuers = append(h.Issuers, Issuer{ID: id, Purpose: kind.purpose, State: IssuerActive, Certificate: cert, Parent: "root", KeyURI: fileURI(path)})
+		h.Issuers = append(h.Issuers, Issuer{ID: id, Purpose: kind.purpose, State: IssuerActive, Certificate: cert, Parent: "root", KeyURI: "softkms:path=" + keyFile(kind.purpose)})
 	}
 	for _, i := range h.Issuers {
 		crl, err := b.firstCRL(ctx, i, keys[i.ID])
@@ -135,7 +146,9 @@ func (b *builder) selfSign(key crypto.Signer) (*x509.Certificate, error) {
 	return x509.ParseCertificate(der)
 }
 
-// sign makes an issuer under the root: path length 0, its usages nested.
+// sign makes an issuer under the root: path length 0, its usages nested. Never
+// with OCSPSigning: that would let it answer for the root, on its siblings and
+// on itself (RFC 6960, 4.2.2.2). A responder below it does not need it there.
 func (b *builder) sign(name string, usages []x509.ExtKeyUsage, key crypto.PublicKey, root *x509.Certificate, rootKey crypto.Signer) (*x509.Certificate, error) {
 	t := b.template(name, issuerYears)
 	t.MaxPathLenZero, t.ExtKeyUsage = true, usages
