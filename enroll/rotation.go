@@ -15,9 +15,8 @@ import (
 
 // Times of a rotation.
 const (
-	rotationProbe = 10 * time.Second       // until the new certificate must be seen
-	churnTime     = 300 * time.Millisecond // how long sessions are watched before it
-	soakTime      = time.Second            // and after it
+	churnTime = 300 * time.Millisecond // how long sessions are watched before it
+	soakTime  = time.Second            // and after it
 )
 
 // RotateBroker starts the rotation of a broker's certificate; Rotation shows
@@ -233,8 +232,8 @@ func (t *rotating) probeNew(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for deadline := time.Now().Add(rotationProbe); ; {
-		report := t.probe(ctx, t.b, good, probeTimeout)
+	for deadline := time.Now().Add(t.cfg.ProofTimeout); ; {
+		report := t.probe(ctx, t.b, good, min(probeTimeout, t.cfg.ProofTimeout))
 		served := report.ServerCertificate
 		switch {
 		case report.Verdict != mqtts.VerdictPass:
@@ -278,7 +277,7 @@ func (t *rotating) soak(ctx context.Context) (string, error) {
 	t.r.SessionsAfter, t.r.SessionsDropped = len(after), gone(t.r.SessionIDs, after)
 	dropped, all := gone(before.ids, after), len(before.ids)
 	switch {
-	case dropped > churnAllowance*before.churn:
+	case dropped > before.mayEnd():
 		return "", fmt.Errorf("%d of %d sessions were dropped", dropped, all)
 	case !ours && t.r.SessionsDropped > 0:
 		return fmt.Sprintf("%d of %d sessions ended around a restart of the server, which says nothing of the certificate; %d live on",

@@ -23,9 +23,9 @@ type Config struct {
 	MachineURL string
 	Log        *slog.Logger
 	Now        func() time.Time
-	// ProofTimeout bounds how long one attempt waits for a broker to carry out
-	// an order, and then to refuse what was revoked; 10 s when zero. Attempts
-	// go on after that.
+	// ProofTimeout bounds how long a broker is waited for: to load a CRL or to
+	// close sessions, to refuse what was revoked, and to serve a new
+	// certificate; 10 s each when zero. Proofs are attempted again after that.
 	ProofTimeout time.Duration
 }
 

@@ -13,11 +13,19 @@ import (
 // install, probe and soak, which take about that much longer.
 const churnAllowance = 5
 
+// rareAllowance is the share of sessions that may end at any time, one in so
+// many: in a large fleet somebody leaves in every second, seen in churnTime or
+// not. A broker that drops sessions drops more than that.
+const rareAllowance = 200
+
 // A sessionCount is the live sessions of a broker before a rotation.
 type sessionCount struct {
 	ids   []string
 	churn int // sessions that ended by themselves in churnTime
 }
+
+// mayEnd returns how many of them may end during a rotation.
+func (c sessionCount) mayEnd() int { return churnAllowance*c.churn + len(c.ids)/rareAllowance }
 
 // sessionCounts are the counts of rotations under way in this process, by
 // rotation. They are not stored: after a restart they measure nothing.
