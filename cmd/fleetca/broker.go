@@ -55,7 +55,7 @@ func newBrokerListCommand(flags *clientFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printList(cmd.OutOrStdout(), flags.json, c.Brokers(cmd.Context()), []column[*enroll.Broker]{
+			return printList(cmd.OutOrStdout(), flags.listing(), c.Brokers(cmd.Context()), []column[*enroll.Broker]{
 				{"BROKER", func(b *enroll.Broker) string { return b.ID }},
 				{"URL", func(b *enroll.Broker) string { return b.URL }},
 				{"KIND", func(b *enroll.Broker) string { return b.Kind }},

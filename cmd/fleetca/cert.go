@@ -27,7 +27,7 @@ func newCertListCommand(flags *clientFlags) *cobra.Command {
 				return err
 			}
 			f.Status = ca.Status(status)
-			return printList(cmd.OutOrStdout(), flags.json, c.Certificates(cmd.Context(), f), []column[*ca.Certificate]{
+			return printList(cmd.OutOrStdout(), flags.listing(), c.Certificates(cmd.Context(), f), []column[*ca.Certificate]{
 				{"SERIAL NUMBER", func(c *ca.Certificate) string { return string(c.SerialNumber) }},
 				{"STATUS", func(c *ca.Certificate) string { return string(c.Status) }},
 				{"PROFILE", func(c *ca.Certificate) string { return c.Profile }},

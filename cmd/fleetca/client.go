@@ -19,6 +19,18 @@ type clientFlags struct {
 	ca          string // PEM file with the root
 	fingerprint string // or the root's SHA-256
 	json        bool
+	csv         bool // listings alone
+}
+
+// listing returns the format for a listing.
+func (f *clientFlags) listing() format {
+	switch {
+	case f.json:
+		return asJSON
+	case f.csv:
+		return asCSV
+	}
+	return asTable
 }
 
 func (f *clientFlags) add(set *pflag.FlagSet) {
@@ -27,6 +39,7 @@ func (f *clientFlags) add(set *pflag.FlagSet) {
 	set.StringVar(&f.ca, "ca", "", "PEM file with the authority's root (trust-bundle.pem)")
 	set.StringVar(&f.fingerprint, "ca-fingerprint", "", "SHA-256 of the authority's root in hex, in place of --ca")
 	set.BoolVar(&f.json, "json", false, "print JSON")
+	set.BoolVar(&f.csv, "csv", false, "print listings as CSV")
 }
 
 // newClientGroup returns a command whose commands call the REST API.

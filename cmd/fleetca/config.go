@@ -11,17 +11,71 @@ import (
 	"github.com/spf13/viper"
 )
 
+// fromConfig marks flags whose value came from the environment or a file.
+const fromConfig = "fleetca-from-config"
+
 // applyConfig fills the flags that were not given from the environment
-// (FLEETCA_NAME) and from the file of --config. A key of the file that is no
-// flag of any command is an error.
+// (FLEETCA_NAME) and from the file of --config.
 func applyConfig(cmd *cobra.Command, _ []string) error {
+	v, err := readConfig(cmd)
+	if err != nil {
+		return err
+	}
+	var firstErr error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed || f.Name == "config" || f.Name == "help" || !v.IsSet(f.Name) || firstErr != nil {
+			return
+		}
+		if err := cmd.Flags().Set(f.Name, configured(v, f)); err != nil {
+			firstErr = usageError(fmt.Errorf("%s: %w", f.Name, err), "it came from FLEETCA_"+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))+" or the file of --config")
+		}
+		f.Annotations = map[string][]string{fromConfig: {"true"}}
+	})
+	return firstErr
+}
+
+// configured returns a flag's value in the configuration.
+func configured(v *viper.Viper, f *pflag.Flag) string {
+	if list := v.GetStringSlice(f.Name); len(list) > 1 && strings.Contains(f.Value.Type(), "Slice") {
+		return strings.Join(list, ",")
+	}
+	return v.GetString(f.Name)
+}
+
+// changedConfig returns the flags whose value in the configuration is another
+// than the one in force, and not overridden by the command line.
+func changedConfig(cmd *cobra.Command) (map[string]string, error) {
+	v, err := readConfig(cmd)
+	if err != nil {
+		return nil, err
+	}
+	changed := map[string]string{}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		_, from := f.Annotations[fromConfig]
+		if f.Changed && !from || f.Name == "config" || f.Name == "help" {
+			return
+		}
+		value := f.DefValue
+		if v.IsSet(f.Name) {
+			value = configured(v, f)
+		}
+		if value != f.Value.String() {
+			changed[f.Name] = value
+		}
+	})
+	return changed, nil
+}
+
+// readConfig reads the environment and the file of --config. A key of the file
+// that is no flag of any command is an error.
+func readConfig(cmd *cobra.Command) (*viper.Viper, error) {
 	v := viper.New()
 	v.SetEnvPrefix("FLEETCA")
 	v.SetEnvKeyReplacer(strings.NewReplacer("-", "_"))
 	v.AutomaticEnv()
 	file, err := cmd.Flags().GetString("config")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if file == "" {
 		file = os.Getenv("FLEETCA_CONFIG")
@@ -30,26 +84,13 @@ func applyConfig(cmd *cobra.Command, _ []string) error {
 		v.SetConfigFile(file)
 		v.SetConfigType("yaml")
 		if err := v.ReadInConfig(); err != nil {
-			return usageError(fmt.Errorf("read configuration: %w", err), "--config names a YAML file with flags as keys")
+			return nil, usageError(fmt.Errorf("read configuration: %w", err), "--config names a YAML file with flags as keys")
 		}
 		if err := checkKeys(cmd.Root(), file, v.AllKeys()); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	var firstErr error
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Changed || f.Name == "config" || f.Name == "help" || !v.IsSet(f.Name) || firstErr != nil {
-			return
-		}
-		value := v.GetString(f.Name)
-		if list := v.GetStringSlice(f.Name); len(list) > 1 && strings.Contains(f.Value.Type(), "Slice") {
-			value = strings.Join(list, ",")
-		}
-		if err := cmd.Flags().Set(f.Name, value); err != nil {
-			firstErr = usageError(fmt.Errorf("%s: %w", f.Name, err), "it came from FLEETCA_"+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))+" or the file of --config")
-		}
-	})
-	return firstErr
+	return v, nil
 }
 
 // checkKeys refuses keys that are no flag of any command.

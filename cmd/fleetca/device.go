@@ -4,7 +4,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -164,62 +163,4 @@ func writeEnrollment(dir string, e *enroll.Enrollment) error {
 		replaceFile(filepath.Join(dir, "chain.pem"), []byte(e.Chain), 0o644),
 		replaceFile(filepath.Join(dir, "trust-bundle.pem"), []byte(e.TrustBundle.PEM), 0o644),
 	)
-}
-
-func newDeviceRenewCommand(flags *clientFlags) *cobra.Command {
-	var dir, csrFile string
-	var rekey bool
-	cmd := &cobra.Command{
-		Use:   "renew --dir DIR",
-		Short: "Renew a device's certificate, with the certificate it has",
-		Long: `Renew the certificate in DIR/{chain,key}.pem, in place; --server is the machine
-listener. With --rekey a new key is made in DIR/next-key.pem, and takes the place
-of the old one once its certificate is there. With --csr the new key stays
-elsewhere.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if dir == "" {
-				return usageError(errors.New("--dir is missing"), "name the folder that device enroll wrote")
-			}
-			return renewDevice(cmd, flags, dir, csrFile, rekey)
-		},
-	}
-	cmd.Flags().StringVar(&dir, "dir", "", "folder that device enroll wrote")
-	cmd.Flags().StringVar(&csrFile, "csr", "", "PEM file with a certification request for another key")
-	cmd.Flags().BoolVar(&rekey, "rekey", false, "make a new key")
-	return cmd
-}
-
-func renewDevice(cmd *cobra.Command, flags *clientFlags, dir, csrFile string, rekey bool) error {
-	cfg, err := flags.config()
-	if err != nil {
-		return err
-	}
-	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "chain.pem"), filepath.Join(dir, "key.pem"))
-	if err != nil {
-		return usageError(fmt.Errorf("load the certificate to renew: %w", err), "--dir names the folder that device enroll wrote")
-	}
-	cfg.Certificate = &pair
-	c, err := client.New(cfg)
-	if err != nil {
-		return usageErrorOf(err)
-	}
-	next := filepath.Join(dir, "next-key.pem")
-	csr, key := "", string(pair.Leaf.SerialNumber.Text(16))
-	if rekey || csrFile != "" {
-		if csr, err = deviceCSR(csrFile, next, pair.Leaf.Subject.CommonName); err != nil {
-			return err
-		}
-		key = requestKey(csr)
-	}
-	e, err := c.Renew(cmd.Context(), csr, client.IdempotencyKey(key))
-	if err != nil {
-		return clientError(err)
-	}
-	if rekey && csrFile == "" {
-		if err := errors.Join(os.Rename(next, filepath.Join(dir, "key.pem")), os.Remove(filepath.Join(dir, "next-key.csr.pem"))); err != nil {
-			return err
-		}
-	}
-	return finishEnrollment(cmd, flags, e, dir)
 }

@@ -25,7 +25,7 @@ func newDeviceListCommand(flags *clientFlags) *cobra.Command {
 				return err
 			}
 			f.Status = enroll.DeviceStatus(status)
-			return printList(cmd.OutOrStdout(), flags.json, c.Devices(cmd.Context(), f), []column[*enroll.Device]{
+			return printList(cmd.OutOrStdout(), flags.listing(), c.Devices(cmd.Context(), f), []column[*enroll.Device]{
 				{"DEVICE", func(d *enroll.Device) string { return d.ID }},
 				{"STATUS", func(d *enroll.Device) string { return string(d.Status) }},
 				{"GROUP", func(d *enroll.Device) string { return d.Group }},
@@ -201,7 +201,7 @@ func printRevocation(cmd *cobra.Command, flags *clientFlags, r *enroll.Revocatio
 
 // printSteps writes the steps of a rotation or a revocation.
 func printSteps(cmd *cobra.Command, steps []enroll.Step) error {
-	return printList(cmd.OutOrStdout(), false, func(yield func(enroll.Step, error) bool) {
+	return printList(cmd.OutOrStdout(), asTable, func(yield func(enroll.Step, error) bool) {
 		for _, st := range steps {
 			if !yield(st, nil) {
 				return

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -70,18 +71,43 @@ func mustRun(t *testing.T, args ...string) string {
 type testServer struct {
 	dir                             string
 	people, machines, status, mqtts string // host:port
+	database                        string // URL; empty for SQLite in dir
 	args                            []string
 	cmd                             *exec.Cmd
-	log                             *bytes.Buffer
+	log                             *output
 	exited                          chan error
 }
 
+// An output is what a running process has written so far.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
 // newTestServer makes an authority and starts a server on it, with an embedded
-// broker, on free ports.
+// broker, on free ports and SQLite.
 func newTestServer(t *testing.T, args ...string) *testServer {
 	t.Helper()
-	s := &testServer{dir: filepath.Join(t.TempDir(), "data"), args: args}
-	mustRun(t, "init", "--data", s.dir)
+	return newTestServerOn(t, "", args...)
+}
+
+// newTestServerOn is newTestServer on a database.
+func newTestServerOn(t *testing.T, database string, args ...string) *testServer {
+	t.Helper()
+	s := &testServer{dir: filepath.Join(t.TempDir(), "data"), database: database, args: args}
+	mustRun(t, "init", "--data", s.dir, "--database", database)
 	s.people, s.machines, s.status, s.mqtts = freePort(t), freePort(t), freePort(t), freePort(t)
 	s.start(t)
 	t.Cleanup(func() { s.stop(t) })
@@ -101,9 +127,9 @@ func freePort(t *testing.T) string {
 // start starts the server, and returns when /readyz answers 200.
 func (s *testServer) start(t *testing.T) {
 	t.Helper()
-	args := append([]string{"serve", "--data", s.dir, "--people-addr", s.people, "--machine-addr", s.machines,
+	args := append([]string{"serve", "--data", s.dir, "--database", s.database, "--people-addr", s.people, "--machine-addr", s.machines,
 		"--status-addr", s.status, "--mqtts-addr", s.mqtts}, s.args...)
-	s.cmd, s.log = program(context.Background(), args...), &bytes.Buffer{}
+	s.cmd, s.log = program(context.Background(), args...), &output{}
 	s.cmd.Stderr, s.cmd.Stdout = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -160,7 +186,7 @@ func (s *testServer) bundle() string { return filepath.Join(s.dir, "trust-bundle
 // token mints an API token.
 func (s *testServer) token(t *testing.T, role string) string {
 	t.Helper()
-	return strings.TrimSpace(mustRun(t, "user", "token", "--role", role, "--data", s.dir))
+	return strings.TrimSpace(mustRun(t, "user", "token", "--role", role, "--data", s.dir, "--database", s.database))
 }
 
 // tool returns the path of a program of another package, and skips the test

@@ -48,7 +48,7 @@ func newOrderListCommand(flags *clientFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printList(cmd.OutOrStdout(), flags.json, c.WorkOrders(cmd.Context()), []column[*enroll.WorkOrder]{
+			return printList(cmd.OutOrStdout(), flags.listing(), c.WorkOrders(cmd.Context()), []column[*enroll.WorkOrder]{
 				{"WORK ORDER", func(o *enroll.WorkOrder) string { return o.ID }},
 				{"PRODUCT", func(o *enroll.WorkOrder) string { return o.Product }},
 				{"ISSUED", func(o *enroll.WorkOrder) string { return strconv.FormatInt(o.Issued, 10) }},

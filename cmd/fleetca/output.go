@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -27,8 +28,17 @@ type column[T any] struct {
 	text  func(T) string
 }
 
-// printList writes a listing as a table, or as JSON with the items whole.
-func printList[T any](w io.Writer, asJSON bool, items iter.Seq2[T, error], columns []column[T]) error {
+// A format is how a listing is written.
+type format int
+
+const (
+	asTable format = iota
+	asJSON         // the items whole
+	asCSV          // RFC 4180, the table's columns
+)
+
+// printList writes a listing.
+func printList[T any](w io.Writer, as format, items iter.Seq2[T, error], columns []column[T]) error {
 	all := []T{}
 	for item, err := range items {
 		if err != nil {
@@ -36,23 +46,42 @@ func printList[T any](w io.Writer, asJSON bool, items iter.Seq2[T, error], colum
 		}
 		all = append(all, item)
 	}
-	if asJSON {
+	if as == asJSON {
 		return printJSON(w, all)
 	}
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	titles := make([]string, len(columns))
-	for i, c := range columns {
-		titles[i] = c.title
+	rows := make([][]string, 1, len(all)+1)
+	for _, c := range columns {
+		rows[0] = append(rows[0], c.title)
 	}
-	fmt.Fprintln(tw, strings.Join(titles, "\t"))
 	for _, item := range all {
 		cells := make([]string, len(columns))
 		for i, c := range columns {
 			cells[i] = printable(c.text(item))
 		}
+		rows = append(rows, cells)
+	}
+	if as == asCSV {
+		return printCSV(w, rows)
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, cells := range rows {
 		fmt.Fprintln(tw, strings.Join(cells, "\t"))
 	}
 	return tw.Flush()
+}
+
+// printCSV writes rows. Text that a spreadsheet would take for a formula gets
+// an apostrophe before it.
+func printCSV(w io.Writer, rows [][]string) error {
+	for _, cells := range rows {
+		for i, text := range cells {
+			if text != "" && strings.ContainsRune("=+@", rune(text[0])) {
+				cells[i] = "'" + text
+			}
+		}
+	}
+	out := csv.NewWriter(w)
+	return out.WriteAll(rows)
 }
 
 // printFacts writes names and values, aligned.

@@ -5,6 +5,9 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/store/storetest"
 )
 
 // TestScripts runs the command line as a person sees it. Scripts in
@@ -17,7 +20,13 @@ func TestScripts(t *testing.T) {
 
 func TestServerScripts(t *testing.T) {
 	t.Parallel()
-	s := newTestServer(t)
+	t.Run("SQLite", func(t *testing.T) { runServerScripts(t, newTestServer(t)) })
+	t.Run("PostgreSQL", func(t *testing.T) {
+		runServerScripts(t, newTestServerOn(t, storetest.StartPostgres(t).NewDatabase(t)))
+	})
+}
+
+func runServerScripts(t *testing.T, s *testServer) {
 	for _, role := range []string{"admin", "factory", "auditor"} {
 		if err := writeNew(filepath.Join(s.dir, role+".token"), []byte(s.token(t, role)+"\n"), 0o600); err != nil {
 			t.Fatal(err)
@@ -33,6 +42,7 @@ func TestServerScripts(t *testing.T) {
 			env.Setenv("BROKER", "mqtts://"+s.mqtts)
 			env.Setenv("FLEETCA_SERVER", "https://"+s.people)
 			env.Setenv("FLEETCA_CA", s.bundle())
+			env.Setenv("ROOT_SHA256", ca.FingerprintOf(parseChain(t, s.bundle())[0]))
 			env.Setenv("FLEETCA_TOKEN_FILE", filepath.Join(s.dir, "admin.token"))
 			return nil
 		},

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +25,11 @@ for machines (client certificates), and plain HTTP for status: CRLs, issuer
 certificates, /healthz, /readyz and /metrics. It is ready when /readyz answers 200.
 
 With --mqtts-addr it also runs an MQTT broker that demands client certificates
-of this authority and checks CRLs on every handshake.`,
+of this authority and checks CRLs on every handshake.
+
+SIGHUP reads the configuration again: log-level takes effect, for anything else
+the log says that a restart is needed; a server certificate that is due is
+renewed. SIGTERM stops in order.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.data == "" {
@@ -32,9 +39,11 @@ of this authority and checks CRLs on every handshake.`,
 			if err := l.UnmarshalText([]byte(level)); err != nil {
 				return usageError(fmt.Errorf("--log-level %q", level), "one of debug, info, warn, error")
 			}
-			cfg.publicHosts = splitList(hosts)
-			cfg.log = newLogger(cmd.ErrOrStderr(), l)
-			return serve(cmd, cfg)
+			cfg.publicHosts, cfg.certifyBroker = splitList(hosts), true
+			threshold := new(slog.LevelVar)
+			threshold.Set(l)
+			cfg.log = newLogger(cmd.ErrOrStderr(), threshold)
+			return serve(cmd, cfg, threshold)
 		},
 	}
 	f := cmd.Flags()
@@ -51,25 +60,54 @@ of this authority and checks CRLs on every handshake.`,
 }
 
 // serve runs a server until it is told to stop.
-func serve(cmd *cobra.Command, cfg serveConfig) error {
+func serve(cmd *cobra.Command, cfg serveConfig, threshold *slog.LevelVar) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	s, err := startServer(cmd.Context(), cfg)
 	if err != nil {
 		return err
 	}
-	if s.broker != nil {
-		if err := s.certifyBroker(cmd.Context()); err != nil {
-			return errors.Join(err, s.stop())
-		}
-		cfg.log.Info("embedded broker", "addr", s.broker.Addr().String())
-	}
 	cfg.log.Info("ready", "people", s.url("people"), "machines", s.url("machines"), "status", s.url("status"))
+	go func() {
+		for range hangups {
+			reload(cmd, s, threshold)
+		}
+	}()
 	err = s.wait(cmd.Context())
 	cfg.log.Info("stopping")
 	return errors.Join(err, s.stop())
 }
 
+// reload takes a changed configuration into force, as far as that is possible
+// without a restart.
+func reload(cmd *cobra.Command, s *server, threshold *slog.LevelVar) {
+	changed, err := changedConfig(cmd)
+	if err != nil {
+		s.cfg.log.Error("configuration not reloaded", "err", err)
+		return
+	}
+	for key, value := range changed {
+		if key != "log-level" {
+			s.cfg.log.Warn("changed in the configuration; restart to put it into force", "key", key)
+			continue
+		}
+		if err := threshold.UnmarshalText([]byte(value)); err != nil {
+			s.cfg.log.Error("configuration not reloaded", "key", key, "err", err)
+			continue
+		}
+		if err := cmd.Flags().Set(key, value); err != nil {
+			s.cfg.log.Error("configuration not reloaded", "key", key, "err", err)
+		}
+	}
+	if err := s.identity.ensure(cmd.Context()); err != nil {
+		s.cfg.log.Error("renew the server's certificate", "err", err)
+	}
+	s.cfg.log.Info("configuration reloaded", "logLevel", threshold.Level().String())
+}
+
 // newLogger returns the program's log: text on a terminal, JSON elsewhere.
-func newLogger(w io.Writer, level slog.Level) *slog.Logger {
+func newLogger(w io.Writer, level slog.Leveler) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: level}
 	if isTerminal(w) {
 		return slog.New(slog.NewTextHandler(w, opts))

@@ -47,6 +47,7 @@ type serveConfig struct {
 	machineAddr    string   // HTTPS for machines
 	statusAddr     string   // plain HTTP: CRLs, health, metrics
 	mqttsAddr      string   // of an embedded broker; none when empty
+	certifyBroker  bool     // give the embedded broker a certificate before the server is ready
 	publicHosts    []string // names and addresses clients use; the first goes into URLs
 	log            *slog.Logger
 	proofTimeout   time.Duration
@@ -110,6 +111,11 @@ func startServer(ctx context.Context, cfg serveConfig) (_ *server, err error) {
 	}
 	if err := s.startBroker(ctx); err != nil {
 		return nil, err
+	}
+	if s.broker != nil && cfg.certifyBroker {
+		if err := s.certifyBroker(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return s, s.serve(ctx)
 }
