@@ -36,6 +36,7 @@ func runServerScripts(t *testing.T, s *testServer) {
 		Dir: filepath.Join("testdata", "server"),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("DATA", s.dir)
+			env.Setenv("FLEETCA_DATABASE", s.database)
 			env.Setenv("SERVER", "https://"+s.people)
 			env.Setenv("MACHINES", "https://"+s.machines)
 			env.Setenv("STATUS", "http://"+s.status)
