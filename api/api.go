@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -50,6 +51,7 @@ type API struct {
 	failures *failures
 	ready    readiness
 	routes   []Route
+	document func() []byte // OpenAPI
 }
 
 // New returns an API.
@@ -80,6 +82,7 @@ func New(cfg Config) *API {
 		registry: cfg.Registry, metrics: newMetrics(cfg.Registry),
 		ready:    readiness{ask: cfg.Service.Ready},
 		failures: newFailures(cfg.AuthBurst, cfg.AuthRefill, cfg.Now), routes: Routes(),
+		document: sync.OnceValue(OpenAPI),
 	}
 	cfg.Registry.MustRegister(&crlCollector{crls: cfg.Service.CRLs, now: cfg.Now, log: cfg.Log})
 	return a

@@ -54,6 +54,9 @@ func (a *API) authenticate(x *exchange) (*enroll.Principal, error) {
 	case rule.EnrollmentToken:
 		return nil, nil
 	case x.machines && x.r.TLS != nil && len(x.r.TLS.PeerCertificates) > 0:
+		if len(rule.Holders) == 0 { // whosever it is, and whatever became of it
+			return nil, ca.Errorf(enroll.KindForbidden, "", `send "Authorization: Bearer TOKEN"`, "no client certificate opens this call")
+		}
 		p, err = a.service.AuthenticateCertificate(x.ctx(), x.r.TLS.PeerCertificates)
 	case rule.certificateOnly():
 		return nil, ca.Errorf(enroll.KindUnauthenticated, "", "make this call on the machine listener, with the certificate and its key",

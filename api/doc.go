@@ -28,6 +28,14 @@
 //  5. The answer is put into a buffer, and written once. A repeated creation
 //     (enroll.Replay) answers 200 with the first answer and Idempotent-Replayed.
 //
+// # The document
+//
+// GET /api/v1/openapi.json describes all of it (OpenAPI 3.1). It is made of the
+// same table, of the Go types by reflection (schema.go), of their comments and
+// constants (words.json, which a test makes of the source), and of what the
+// service checks beside types (facts.go). The tests of this package hold every
+// exchange they make against it.
+//
 // # Errors
 //
 // A ca.Error becomes a problem document (RFC 9457): the table in kinds.go gives

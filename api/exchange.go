@@ -92,7 +92,7 @@ func (a *API) serve(rt *Route, machines bool) http.HandlerFunc {
 		answer, err := a.handle(x)
 		if err != nil {
 			err = a.replay(x, nameKey(err, keyHeader))
-		} else if !rt.Stream {
+		} else if !rt.Stream && !rt.File {
 			err = a.answer(x, answer)
 		}
 		if err != nil {

@@ -1,9 +1,12 @@
 package api
 
 import (
+	"encoding/json"
 	"net/http"
 	"reflect"
 	"slices"
+
+	"github.com/fleetca/fleetca/ca"
 )
 
 // basePath stands before every route's pattern.
@@ -18,6 +21,7 @@ const (
 // A Route is one call of the REST API: everything that serving it, testing it
 // and describing it needs to know.
 type Route struct {
+	Name    string // in the OpenAPI document and in what is generated from it: never changed
 	Method  string
 	Pattern string // below /api/v1, in chi's syntax
 	Rule    Rule
@@ -27,6 +31,8 @@ type Route struct {
 	Chain   bool   // can answer the certificate chain alone
 	NoBody  bool   // the body may be left out, because every field may
 	Filters []Parameter
+	At      string    // pattern of what it creates, for Location; empty for none
+	Kinds   []ca.Kind // errors of its own, beside those that its other fields imply; see problems
 
 	endpoint
 }
@@ -37,6 +43,7 @@ type endpoint struct {
 	Answer  reflect.Type // of one item, when Paged
 	Paged   bool         // answers a List, takes limit and cursor
 	Stream  bool         // takes and answers lines of JSON (NDJSON)
+	File    bool         // answers something cacheable, with its ETag
 
 	handle func(a *API, x *exchange) (any, error)
 }
@@ -103,6 +110,14 @@ func lists[T any](h func(*API, *exchange) ([]T, string, error)) endpoint {
 func streams[In, Out any](h func(*API, *exchange) error) endpoint {
 	return endpoint{
 		Request: reflect.TypeFor[In](), Answer: reflect.TypeFor[Out](), Stream: true,
+		handle: func(a *API, x *exchange) (any, error) { return nil, h(a, x) },
+	}
+}
+
+// serves makes an endpoint of a handler that answers one JSON file by itself.
+func serves(h func(*API, *exchange) error) endpoint {
+	return endpoint{
+		Answer: reflect.TypeFor[json.RawMessage](), File: true,
 		handle: func(a *API, x *exchange) (any, error) { return nil, h(a, x) },
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,6 +28,8 @@ import (
 	"github.com/fleetca/fleetca/api/client"
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
+	"github.com/fleetca/fleetca/enroll/brokers"
+	"github.com/fleetca/fleetca/enroll/brokers/embedded"
 	"github.com/fleetca/fleetca/store"
 )
 
@@ -34,6 +37,7 @@ import (
 type fleet struct {
 	store    *store.Store
 	service  *enroll.Service
+	ca       *ca.Authority
 	root     *x509.Certificate
 	tokens   map[enroll.Role]string
 	people   *httptest.Server // HTTP/2
@@ -41,19 +45,29 @@ type fleet struct {
 	status   *httptest.Server // plain HTTP
 
 	transport *http.Transport // trusts the root
+
+	hall       *embedded.Broker
+	revocation string // decided while hall was the only broker
 }
 
 var shared *fleet
 
+// conforms watches the exchanges of all tests.
+var conforms *conformance
+
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "fleetca-api-")
+	if err == nil {
+		conforms, err = newConformance()
+	}
 	if err == nil {
 		shared, err = newFleet(context.Background(), dir)
 	}
 	code := 1
 	if err == nil {
 		code = m.Run()
-		err = shared.close()
+		everything := code == 0 && flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" && !testing.Short()
+		err = errors.Join(shared.close(), conforms.verdict(everything))
 	}
 	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -81,11 +95,15 @@ func newFleet(ctx context.Context, dir string) (*fleet, error) {
 	if err := f.store.CreateIssuers(ctx, h.Issuers, h.CRLs, enroll.Change{Event: enroll.InitEvent(ca.FingerprintOf(h.Root()))}); err != nil {
 		return nil, err
 	}
-	authority, err := ca.Open(ctx, ca.Config{Issuers: h.Issuers, Keys: ca.Keyring{Dir: dir, Passphrase: passphrase}, Ledger: f.store})
+	f.ca, err = ca.Open(ctx, ca.Config{Issuers: h.Issuers, Keys: ca.Keyring{Dir: dir, Passphrase: passphrase}, Ledger: f.store})
 	if err != nil {
 		return nil, err
 	}
-	f.service = enroll.New(enroll.Config{Authority: authority, Store: f.store, MachineURL: "https://machines.test"})
+	drivers := map[string]brokers.Driver{}
+	f.service = enroll.New(enroll.Config{Authority: f.ca, Store: f.store, Drivers: drivers, MachineURL: "https://machines.test"})
+	if err := f.startHall(ctx, dir, drivers); err != nil {
+		return nil, err
+	}
 	for _, role := range enroll.Roles() {
 		if f.tokens[role], _, err = f.service.MintAPIToken(ctx, "test", string(role), role, time.Hour); err != nil {
 			return nil, err
@@ -113,8 +131,8 @@ func (f *fleet) listen(ctx context.Context) error {
 		pair.Certificate = append(pair.Certificate, block.Bytes)
 	}
 	a := api.New(api.Config{Service: f.service, Registry: prometheus.NewRegistry(), AuthBurst: 1_000_000})
-	f.people = startTLS(a.People(), &tls.Config{Certificates: []tls.Certificate{pair}}, true)
-	f.machines = startTLS(a.Machines(), &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert}, false)
+	f.people = startTLS(conforms.watch(a.People()), &tls.Config{Certificates: []tls.Certificate{pair}}, true)
+	f.machines = startTLS(conforms.watch(a.Machines()), &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert}, false)
 	f.status = httptest.NewServer(a.Status())
 	pool := x509.NewCertPool()
 	pool.AddCert(f.root)
@@ -136,7 +154,7 @@ func (f *fleet) close() error {
 	f.people.Close()
 	f.machines.Close()
 	f.status.Close()
-	return f.store.Close()
+	return errors.Join(f.hall.Close(), f.store.Close())
 }
 
 // client returns a client for a server in a role; none for an empty one.

@@ -296,30 +296,6 @@ func TestWrongRequests(t *testing.T) {
 	}
 }
 
-// TestRolesOverHTTP calls every route in every role: what is refused with 403
-// is what the table says, with real tokens.
-func TestRolesOverHTTP(t *testing.T) {
-	f := shared
-	paths := strings.NewReplacer("{id}", "nobody", "{serial}", "7f")
-	for _, role := range enroll.Roles() {
-		for _, rt := range api.Routes() {
-			body := ""
-			if rt.Method == http.MethodPost {
-				body = `{"unknown":1}`
-			}
-			resp, text := f.raw(t, rt.Method, f.people.URL+"/api/v1"+paths.Replace(rt.Pattern), body, "Authorization", "Bearer "+f.tokens[role])
-			open := rt.Rule.Public || role == enroll.RoleAdmin && len(rt.Rule.Roles) > 0
-			for _, r := range rt.Rule.Roles {
-				open = open || r == role
-			}
-			want := open || len(rt.Rule.Roles) == 0
-			if (resp.StatusCode != http.StatusForbidden) != want || !open && resp.StatusCode < 400 || resp.StatusCode >= 500 {
-				t.Errorf("%s, %s %s: %d %s", role, rt.Method, rt.Pattern, resp.StatusCode, text)
-			}
-		}
-	}
-}
-
 func TestFailedAuthenticationsAreLimited(t *testing.T) {
 	a := api.New(api.Config{Service: shared.service, AuthBurst: 3})
 	people := a.People()

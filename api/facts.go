@@ -1,0 +1,177 @@
+package api
+
+// facts are what the service checks or gives, and Go types do not say, by
+// "Component.property", or "*.property" for those of the name that have no
+// fact of their own. Every string of an answer has an example.
+var facts = map[string]schema{
+	"SerialNumber": {"pattern": "^([0-9a-f]{2}){1,20}$", "examples": []string{exampleSerial}},
+
+	// Types whose comments speak of the inside.
+	"Certificate":         {"description": "A certificate that stands in the ledger."},
+	"Issuer":              {"description": "A certification authority certificate: the root, or one that signs."},
+	"Index":               {"description": "Where the listings are."},
+	"Observation":         {"description": "The paired canary at one broker: a certificate of the device's issuer that was admitted before, revoked on the same CRL as the device, and refused after, beside a good one that is admitted throughout."},
+	"Report":              {"description": "What a verification of a broker saw."},
+	"ReportRefusal":       {"description": "The broker's own \"no\" to the client's certificate or CONNECT, as it was observed."},
+	"ReportStepName":      {"description": "The eight steps, in their order."},
+	"ReportMQTT":          {"description": "What the broker said to CONNECT."},
+	"RenewalRequest":      {"description": "What a renewal is asked for with: {} keeps the key."},
+	"BrokerRequest":       {"description": "What a broker's certificate is asked for with."},
+	"RotationRequest":     {"description": "How a rotation is to be made."},
+	"VerificationRequest": {"description": "How a verification is to be made."},
+
+	// Identifiers that people choose.
+	"*.deviceId":           identifier("pump-0001", "of the device; not . or .."),
+	"*.device":             identifier("pump-0001", ""),
+	"*.broker":             identifier("hall-2", ""),
+	"*.workOrder":          identifier("wo-1042", "that the device is built for"),
+	"*.group":              identifier("hall-2", "of devices"),
+	"*.profile":            identifier("device", "name of a profile, as GET /profiles lists them"),
+	"Device.id":            identifier("pump-0001", ""),
+	"NewDevice.id":         identifier("pump-0001", "not . or .., and not the name of the canaries"),
+	"Broker.id":            identifier("hall-2", ""),
+	"NewBroker.id":         identifier("hall-2", ""),
+	"WorkOrder.id":         identifier("wo-1042", ""),
+	"NewWorkOrder.id":      identifier("wo-1042", ""),
+	"Broker.kind":          identifier("mosquitto", ""),
+	"NewBroker.kind":       {"description": "generic when empty: mosquitto, rabbitmq, nats, embedded, ...", "pattern": "^[A-Za-z0-9._-]{0,64}$", "examples": []string{"mosquitto"}},
+	"BatchResult.deviceId": {"description": "as given", "examples": []string{"pump-0001"}},
+	"Certificate.issuer":   identifier("devices", ""),
+	"CRL.issuer":           identifier("devices", "id of the issuer"),
+	"Issuer.id":            identifier("devices", ""),
+	"Issuer.parent":        identifier("root", "id of the issuer that signed it; its own for a root"),
+	"Profile.name":         identifier("device", ""),
+
+	// Identifiers that are made here. They sort by time.
+	"EnrollmentToken.id": made, "Event.id": made, "Revocation.id": made, "Rotation.id": made, "Verification.id": made,
+
+	// Keys and certificates.
+	"*.csr":                        {"description": "certification request (PKCS #10, RFC 2986), PEM", "maxLength": 16 << 10, "examples": []string{exampleCSR}},
+	"RenewalRequest.csr":           {"description": "certification request for the new key, PEM; the key is kept when missing", "maxLength": 16 << 10, "examples": []string{exampleCSR}},
+	"*.pem":                        {"description": "PEM", "examples": []string{exampleCertificate}},
+	"Enrollment.chain":             {"examples": []string{exampleCertificate + exampleCertificate}},
+	"BatchResult.chain":            {"examples": []string{exampleCertificate + exampleCertificate}},
+	"*.sha256":                     {"pattern": "^[0-9a-f]{64}$", "examples": []string{exampleSHA256}},
+	"*.subject":                    {"examples": []string{"CN=pump-0001"}},
+	"*.names":                      {"examples": [][]string{{"mqtt.example", "192.0.2.1"}}},
+	"NewBroker.names":              {"type": []string{"array", "null"}, "description": "DNS names and IP addresses of its certificate, the URL's host among them; that host alone when missing", "maxItems": 100, "examples": [][]string{{"mqtt.example"}}},
+	"Issuer.crlDistributionPoints": {"examples": [][]string{{"http://ca.example/crl/devices.crl"}}},
+	"Profile.extendedKeyUsages":    {"items": schema{"type": "string", "enum": []string{"clientAuth", "serverAuth"}}},
+	"Profile.validity":             {"pattern": durationPattern, "examples": []string{"8760h0m0s"}},
+	"Profile.backdate":             {"pattern": durationPattern, "examples": []string{"1h0m0s"}},
+
+	// Requests.
+	"*.token":                  {"description": "secret of an enrollment token, fce_...: the credential of those who have no other", "examples": []string{exampleToken}},
+	"*.attributes":             {"description": "what else is to be known of the device", "maxProperties": 32, "additionalProperties": schema{"type": "string", "maxLength": 1024}, "examples": []schema{{"revision": "C"}}},
+	"BatchItem.idempotencyKey": {"description": "as the header Idempotency-Key of an enrollment", "minLength": 1, "maxLength": maxKey, "pattern": keyPattern, "examples": []string{"line-3-0001"}},
+	"RevokeRequest.reason":     {replaces: true, "$ref": "#/components/schemas/Reason"},
+	"*.comment":                {"description": "for people", "maxLength": 1000, "examples": []string{"stolen on site"}},
+	"NewToken.uses":            {"minimum": 0, "maximum": 100_000_000},
+	"NewToken.expiresIn":       {"pattern": durationPattern, "examples": []string{"8h"}},
+	"NewWorkOrder.quantity":    {"description": "how many devices may be enrolled for it", "minimum": 1, "maximum": 100_000_000},
+	"*.product":                {"description": "what is built", "maxLength": 128, "examples": []string{"pump"}},
+	"EnrollmentToken.token":    {"examples": []string{exampleToken}},
+
+	// Where to connect.
+	"*.url":                {"examples": []string{"mqtts://mqtt.example:8883"}},
+	"NewBroker.url":        {"pattern": "^mqtts://", "examples": []string{"mqtts://mqtt.example:8883"}},
+	"Enrollment.broker":    {"description": "to connect to; missing while there is none, and for a broker's own certificate"},
+	"BatchResult.broker":   {"description": "to connect to; missing while there is none"},
+	"Enrollment.renewal":   {"description": "missing for a broker's certificate"},
+	"Endpoint.serverName":  {"description": "that the broker's certificate must hold", "examples": []string{"mqtt.example"}},
+	"Endpoint.clientId":    {"description": "MQTT client identifier to use", "examples": []string{"pump-0001"}},
+	"Endpoint.topicPrefix": {"description": "that the device's topics begin with", "examples": []string{"devices/pump-0001/"}},
+	"Renewal.url":          {"description": "to POST to, with the client certificate", "examples": []string{"https://ca.example:9443/api/v1/renewals"}},
+	"Renewal.after":        {"description": "from when on to ask: at about two thirds of the certificate's life"},
+	"Index.links":          {"examples": []schema{{"devices": basePath + "/devices"}}},
+
+	// What is followed step by step.
+	"Step.name":           {"enum": append(revocationSteps[:], rotationSteps[:]...), "description": "of a revocation: decided to evidence; of a rotation: plan to rollback"},
+	"Step.listener":       {"examples": []string{"8883"}},
+	"*.detail":            {"description": "for people", "examples": []string{"the broker serves " + exampleSerial}},
+	"Event.detail":        {"examples": []schema{{"reason": "keyCompromise"}}},
+	"Event.actor":         {"examples": []string{"token:" + exampleID}},
+	"Event.action":        {"examples": []string{"device.revoke"}},
+	"Event.subject":       {"examples": []string{"device:pump-0001"}},
+	"Evidence.crlNumbers": {"examples": []schema{{"devices": 42}}},
+	"Rotation.oldSerial":  serialOrNone("of the certificate that is replaced"),
+	"Rotation.newSerial":  serialOrNone("of the one that takes its place; empty until it is issued"),
+	"Observation.canary":  serialOrNone("of the certificate that was admitted, revoked and refused; empty before it was issued"),
+	"Observation.control": serialOrNone("of the good certificate beside it; empty before it was issued"),
+
+	// Reports.
+	"ReportTarget.serverName":              {"examples": []string{"mqtt.example"}},
+	"ReportTarget.address":                 {"examples": []string{"192.0.2.1:8883"}},
+	"ReportTLS.version":                    {"examples": []string{"TLS 1.3"}},
+	"ReportTLS.cipherSuite":                {"examples": []string{"TLS_AES_128_GCM_SHA256"}},
+	"ReportTLS.group":                      {"examples": []string{"X25519MLKEM768"}},
+	"ReportTLS.alpn":                       {"examples": []string{"mqtt"}},
+	"ReportMQTT.version":                   {"description": "of the CONNECT", "examples": []string{"5.0"}},
+	"ReportMQTT.reason":                    {"examples": []string{"Success"}},
+	"ReportMQTT.raw":                       {"examples": []string{"2003000000"}},
+	"ReportServerCertificate.subject":      {"examples": []string{"CN=mqtt.example"}},
+	"ReportServerCertificate.issuer":       {"examples": []string{"CN=Example brokers"}},
+	"ReportServerCertificate.serialNumber": {"examples": []string{exampleSerial}},
+	"ReportServerCertificate.dnsNames":     {"examples": [][]string{{"mqtt.example"}}},
+	"ReportServerCertificate.ipAddresses":  {"examples": [][]string{{"192.0.2.1"}}},
+	"ReportServerCertificate.trustAnchor":  {"examples": []string{"CN=Example root"}},
+	"Report.refusal":                       {"description": "once the broker said no"},
+	"ReportRefusal.alert":                  {"description": "TLS alert (RFC 8446, section 6); missing when the refusal was none"},
+	"ReportRefusal.reasonCode":             {"description": "of CONNACK; missing when the refusal was none"},
+	"ReportRefusal.afterFinished":          {"description": "whether the client's side of the handshake had finished before"},
+	"ReportRefusal.alertName":              {"examples": []string{"certificate_revoked"}},
+	"ReportRefusal.error":                  {"description": "for people; with neither alert nor reason code, the connection was closed in silence", "examples": []string{"remote error: tls: revoked certificate"}},
+	"ReportDiagnosis.message":              {"examples": []string{"nothing listens at 192.0.2.1:8883"}},
+	"ReportDiagnosis.fix":                  {"examples": []string{"start the broker, or mend the port"}},
+
+	// Problems.
+	"Problem.type":       {"pattern": "^" + problemPrefix, "description": problemPrefix + "NAME: what clients tell errors apart by", "examples": []string{problemPrefix + "token-expired"}},
+	"Problem.title":      {"description": "the type in words", "examples": []string{"Enrollment token expired"}},
+	"Problem.status":     {"description": "of the answer", "minimum": 400, "maximum": 599},
+	"Problem.detail":     {"description": "what is wrong this time", "examples": []string{"token: the token expired at " + exampleTime}},
+	"Problem.requestId":  {"examples": []string{"PQ5XEXAMPLE"}},
+	"Problem.errors":     {"description": "the fields at fault"},
+	"FieldError.field":   {"examples": []string{"token"}},
+	"FieldError.message": {"description": "what is wrong with it", "examples": []string{"the token expired at " + exampleTime}},
+	"FieldError.hint":    {"description": "the next step", "examples": []string{"ask for a new token"}},
+}
+
+// optional are the fields of requests that have no omitempty and may be left
+// out all the same.
+var optional = map[string]bool{"NewBroker.names": true, "NewBroker.kind": true}
+
+// nullable are the pointers that are null when there is nothing.
+var nullable = map[string]bool{"Observation.refusal": true}
+
+// Names of steps, in their order.
+var (
+	revocationSteps = [...]string{"decided", "ledger", "canary_admitted", "crl_signed", "crl_loaded", "session_closed", "refusal_seen", "evidence"}
+	rotationSteps   = [...]string{"plan", "issue", "install", "probe", "soak", "commit", "rollback"}
+)
+
+// Patterns of texts.
+const (
+	idPattern  = "^[A-Za-z0-9._-]{1,64}$"
+	keyPattern = "^[ -~]+$" // of an Idempotency-Key
+
+	// durationPattern is how Go writes one, and how requests give one.
+	durationPattern = `^([0-9.]+(ns|us|µs|ms|s|m|h))+$`
+)
+
+// replaces, in a fact, says that it stands for what the type gives, not beside.
+const replaces = "x-replaces"
+
+// made is an identifier of this service's making.
+var made = schema{"format": "uuid", "examples": []string{exampleID}}
+
+func identifier(example, description string) schema {
+	s := schema{"pattern": idPattern, "examples": []string{example}}
+	if description != "" {
+		s["description"] = description
+	}
+	return s
+}
+
+func serialOrNone(description string) schema {
+	return schema{replaces: true, "type": "string", "pattern": "^([0-9a-f]{2}){0,20}$", "description": "serial number " + description, "examples": []string{exampleSerial}}
+}
