@@ -14,6 +14,7 @@ import (
 type disk interface {
 	mkdir(path string) error                                 // one folder, mode 0755; it may exist
 	create(path string, data []byte, mode fs.FileMode) error // a new file, on stable storage on return
+	share(path string, gid int) error                        // a file that this group may read, on stable storage on return
 	symlink(target, path string) error                       // a new symbolic link
 	rename(from, to string) error                            // atomic, replaces a file or link
 	removeAll(path string) error                             // it may be absent
@@ -44,6 +45,21 @@ func (osDisk) create(path string, data []byte, mode fs.FileMode) error {
 	return errors.Join(err, file.Close())
 }
 
+func (osDisk) share(path string, gid int) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	err = file.Chown(-1, gid)
+	if err == nil {
+		err = file.Chmod(0o640)
+	}
+	if err == nil {
+		err = file.Sync()
+	}
+	return errors.Join(err, file.Close())
+}
+
 func (osDisk) symlink(target, path string) error { return os.Symlink(target, path) }
 func (osDisk) rename(from, to string) error      { return os.Rename(from, to) }
 func (osDisk) removeAll(path string) error       { return os.RemoveAll(path) }
@@ -54,6 +70,12 @@ func (osDisk) syncDir(path string) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// WriteFile gives a file new content: readers see the old or the new one,
+// whole, also after a crash. It returns when it is on stable storage.
+func WriteFile(path string, data []byte, mode fs.FileMode) error {
+	return replaceFile(osDisk{}, path, data, mode)
 }
 
 // replaceFile gives a file new content: readers see the old or the new one,

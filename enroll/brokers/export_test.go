@@ -46,6 +46,10 @@ func (d *FaultDisk) create(path string, data []byte, mode fs.FileMode) error {
 	return osDisk{}.create(path, data, mode)
 }
 
+func (d *FaultDisk) share(path string, gid int) error {
+	return errors.Join(d.step("share", path), d.unless(func() error { return osDisk{}.share(path, gid) }))
+}
+
 func (d *FaultDisk) symlink(target, path string) error {
 	return errors.Join(d.step("symlink", path), d.unless(func() error { return osDisk{}.symlink(target, path) }))
 }

@@ -33,6 +33,7 @@ type Generations struct {
 	disk disk
 	now  func() time.Time
 	mu   sync.Mutex
+	gid  int // of the group that may read the keys; 0 for none
 }
 
 const (
@@ -72,6 +73,15 @@ func openGenerations(dir string, now func() time.Time, d disk) (*Generations, er
 		return nil, fmt.Errorf("open generations: %s is not a symbolic link; move it away first", filepath.Join(dir, linkName))
 	}
 	return &Generations{dir: dir, disk: d, now: now}, nil
+}
+
+// ShareKeys lets the members of a group, not 0, read the keys of the generations
+// that are installed from now on: those of a broker that runs as another user.
+// Staged keys stay with their owner.
+func (g *Generations) ShareKeys(gid int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gid = gid
 }
 
 // Install makes the chain (DER, leaf first) and its staged key the active
@@ -170,6 +180,11 @@ func (g *Generations) writePart(part string, key []byte, chain []*x509.Certifica
 	}
 	if err := g.disk.create(filepath.Join(part, KeyFile), key, 0o600); err != nil {
 		return fmt.Errorf("write key: %w", err)
+	}
+	if g.gid != 0 {
+		if err := g.disk.share(filepath.Join(part, KeyFile), g.gid); err != nil {
+			return fmt.Errorf("share key with group %d: %w", g.gid, err)
+		}
 	}
 	if err := g.disk.create(filepath.Join(part, CertificateFile), encodeChain(chain), 0o644); err != nil {
 		return fmt.Errorf("write certificate: %w", err)

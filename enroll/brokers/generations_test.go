@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ func onDisk(t *testing.T, dir string) *x509.Certificate {
 func TestGenerationsInterrupted(t *testing.T) {
 	issuer := brokertest.NewCA(t, "brokers")
 	for _, dies := range []bool{false, true} {
-		for _, operation := range []string{"request", "install", "rollback"} {
+		for _, operation := range []string{"request", "install", "rollback", "share"} {
 			t.Run(fmt.Sprintf("%s dies=%v", operation, dies), func(t *testing.T) {
 				at := 1
 				for interrupt(t, issuer, operation, at, dies) >= at {
@@ -74,6 +75,9 @@ func interrupt(t *testing.T, issuer *brokertest.CA, operation string, at int, di
 	disk.Steps, disk.At, disk.Dies = nil, at, dies
 	run := func(g *brokers.Generations) error {
 		switch operation {
+		case "share": // the install for a broker of another user
+			g.ShareKeys(anyGroup())
+			return g.Install(next, reloads)
 		case "install":
 			return g.Install(next, reloads)
 		case "rollback":
@@ -95,9 +99,15 @@ func interrupt(t *testing.T, issuer *brokertest.CA, operation string, at int, di
 	if err := run(restarted); err != nil {
 		t.Fatalf("step %d: again: %v", at, err)
 	}
-	want := map[string][]byte{"request": chains[1][0], "install": next[0], "rollback": chains[0][0]}[operation]
+	want := map[string][]byte{"request": chains[1][0], "install": next[0], "share": next[0], "rollback": chains[0][0]}[operation]
 	if now := onDisk(t, dir); string(now.Raw) != string(want) {
 		t.Fatalf("step %d: again: %x is active", at, now.SerialNumber)
+	}
+	if operation == "share" {
+		info := must(os.Stat(filepath.Join(dir, "broker", brokers.KeyFile)))(t)
+		if stat, ok := info.Sys().(*syscall.Stat_t); info.Mode() != 0o640 || !ok || int(stat.Gid) != anyGroup() {
+			t.Fatalf("step %d: the key is %v", at, info.Mode())
+		}
 	}
 	if operation == "request" { // the staged key of before is still there
 		if err := restarted.Install(next, reloads); err != nil {
@@ -106,6 +116,9 @@ func interrupt(t *testing.T, issuer *brokertest.CA, operation string, at int, di
 	}
 	return len(disk.Steps)
 }
+
+// anyGroup is a group that this user may give a file to.
+func anyGroup() int { return max(os.Getgid(), 1) }
 
 // What the link is swapped to is on stable storage before the swap, and the
 // swap before anything is removed that could be gone back to.

@@ -31,7 +31,7 @@ type Pair struct {
 // Names of the files in a generation.
 const (
 	CertificateFile = "certificate.pem" // leaf first, then its issuers; mode 0644
-	KeyFile         = "key.pem"         // PKCS #8; mode 0600
+	KeyFile         = "key.pem"         // PKCS #8; mode 0600, or 0640 after [Generations.ShareKeys]
 )
 
 // loadPair reads a generation and checks that key and certificate match.

@@ -22,8 +22,8 @@ const (
 	DefaultTimeout     = 8 * time.Second
 	DefaultStepTimeout = 3 * time.Second
 	// TopicPrefix is where a run publishes when Target.Topic is empty: one
-	// level with a random name is put below it. Access lists of brokers grant
-	// verifiers "fleetca/verify/#".
+	// level, the client identifier, is put below it. Access lists of brokers
+	// grant verifiers "fleetca/verify/%c" or "fleetca/verify/#".
 	TopicPrefix = "fleetca/verify/"
 )
 
@@ -152,7 +152,11 @@ func (t Target) withDefaults() Target {
 	setDefault(&t.ServerName, host)
 	t.ServerName = strings.TrimSuffix(t.ServerName, ".")
 	setDefault(&t.ClientID, "fleetca-"+randomHex(6)) // 20 bytes; 3.1.1 promises 23 (MQTT-3.1.3-5)
-	setDefault(&t.Topic, TopicPrefix+randomHex(8))
+	level := t.ClientID                              // as random as the topic must be, and access lists can grant it
+	if strings.ContainsAny(level, "+#/") {
+		level = randomHex(8)
+	}
+	setDefault(&t.Topic, TopicPrefix+level)
 	setDefault(&t.Version, VersionAuto)
 	setDefault(&t.MinTLS, tls.VersionTLS12)
 	setDefault(&t.MaxTLS, tls.VersionTLS13)
