@@ -36,7 +36,13 @@ type InitConfig struct {
 	RootKeyPath  string // where the root's key goes, apart from Dir/keys
 	Passphrase   []byte // encrypts every key file
 	Organization string // O of the subjects, at most 64 characters; none when empty
-	Now          func() time.Time
+	// RootCertificate is a root that exists already; one is made when nil. Its
+	// key is opened by RootKeyURI with RootPassphrase, is not written anywhere,
+	// and RootKeyPath has no meaning then.
+	RootCertificate *x509.Certificate
+	RootKeyURI      string
+	RootPassphrase  []byte
+	Now             func() time.Time
 }
 
 // keyFile returns where an issuer's key lies in the data folder.
@@ -69,18 +75,18 @@ func Initialize(ctx context.Context, cfg InitConfig) (*Hierarchy, error) {
 	}
 	var id [2]byte
 	rand.Read(id[:])
-	for _, path := range []string{cfg.RootKeyPath, cfg.keyPath(PurposeDevice), cfg.keyPath(PurposeBroker)} {
+	paths := []string{cfg.keyPath(PurposeDevice), cfg.keyPath(PurposeBroker)}
+	if cfg.RootCertificate == nil {
+		paths = append(paths, cfg.RootKeyPath)
+	}
+	for _, path := range paths {
 		if _, err := os.Lstat(path); err == nil { // before anything is written
 			return nil, &fs.PathError{Op: "make key", Path: path, Err: fs.ErrExist}
 		}
 	}
 	b := &builder{cfg: cfg, now: cfg.Now(), suffix: hex.EncodeToString(id[:])}
 
-	rootKey, err := createKeyFile(ctx, cfg.RootKeyPath, cfg.Passphrase)
-	if err != nil {
-		return nil, fmt.Errorf("make the root's key: %w", err)
-	}
-	root, err := b.selfSign(rootKey)
+	root, rootKey, err := b.root(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +120,41 @@ func Initialize(ctx context.Context, cfg InitConfig) (*Hierarchy, error) {
 		h.CRLs = append(h.CRLs, crl)
 	}
 	return h, nil
+}
+
+// root makes the root, or opens the one that is given.
+func (b *builder) root(ctx context.Context) (*x509.Certificate, crypto.Signer, error) {
+	if b.cfg.RootCertificate != nil {
+		return b.ownRoot(ctx, b.cfg.RootCertificate)
+	}
+	key, err := createKeyFile(ctx, b.cfg.RootKeyPath, b.cfg.Passphrase)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the root's key: %w", err)
+	}
+	root, err := b.selfSign(key)
+	return root, key, err
+}
+
+// ownRoot opens the key of a root that exists already, once the certificate
+// was seen to be one that may sign issuers.
+func (b *builder) ownRoot(ctx context.Context, root *x509.Certificate) (*x509.Certificate, crypto.Signer, error) {
+	const usage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	var why string
+	switch {
+	case !root.IsCA || root.CheckSignatureFrom(root) != nil:
+		why = "is not a self-signed CA certificate"
+	case root.KeyUsage&usage != usage:
+		why = "may not sign both certificates and CRLs (keyUsage)"
+	case root.MaxPathLen == 0 && root.MaxPathLenZero:
+		why = "allows no issuer below it (path length 0)"
+	case b.now.Before(root.NotBefore) || !b.now.Before(root.NotAfter):
+		why = "is not valid now"
+	}
+	if why != "" {
+		return nil, nil, Errorf(KindKey, "root-cert", "give the certificate of a root CA", "%s %s", root.Subject, why)
+	}
+	key, err := Keyring{Dir: b.cfg.Dir, Passphrase: b.cfg.RootPassphrase}.Open(ctx, b.cfg.RootKeyURI, root.PublicKey)
+	return root, key, err
 }
 
 // A builder makes the certificates of one hierarchy.
@@ -152,6 +193,9 @@ func (b *builder) selfSign(key crypto.Signer) (*x509.Certificate, error) {
 func (b *builder) sign(name string, usages []x509.ExtKeyUsage, key crypto.PublicKey, root *x509.Certificate, rootKey crypto.Signer) (*x509.Certificate, error) {
 	t := b.template(name, issuerYears)
 	t.MaxPathLenZero, t.ExtKeyUsage = true, usages
+	if t.NotAfter.After(root.NotAfter) {
+		t.NotAfter = root.NotAfter
+	}
 	der, err := x509.CreateCertificate(rand.Reader, t, root, key, rootKey)
 	if err != nil {
 		return nil, fmt.Errorf("sign the %s: %w", name, err)
@@ -159,11 +203,15 @@ func (b *builder) sign(name string, usages []x509.ExtKeyUsage, key crypto.Public
 	return x509.ParseCertificate(der)
 }
 
-// firstCRL signs an issuer's CRL number 1, without entries.
+// firstCRL signs an issuer's first CRL, without entries. Its number is 1, or for
+// a root that may have signed others before, the time in Unix seconds.
 func (b *builder) firstCRL(ctx context.Context, i Issuer, key crypto.Signer) (*CRL, error) {
-	period := 7 * 24 * time.Hour
+	period, number := 7*24*time.Hour, int64(1)
 	if i.Purpose == PurposeRoot {
 		period = rootCRLPeriod
+		if b.cfg.RootCertificate != nil {
+			number = b.now.Unix()
+		}
 	}
 	cas, err := softcas.New(ctx, apiv1.Options{CertificateChain: []*x509.Certificate{i.Certificate}, Signer: key})
 	if err != nil {
@@ -171,12 +219,12 @@ func (b *builder) firstCRL(ctx context.Context, i Issuer, key crypto.Signer) (*C
 	}
 	this := b.now.UTC().Truncate(time.Second)
 	res, err := cas.CreateCRL(&apiv1.CreateCRLRequest{RevocationList: &x509.RevocationList{
-		Number: big.NewInt(1), ThisUpdate: this, NextUpdate: this.Add(period),
+		Number: big.NewInt(number), ThisUpdate: this, NextUpdate: this.Add(period),
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("sign the first CRL of %s: %w", i.ID, err)
 	}
-	return &CRL{IssuerID: i.ID, Number: 1, ThisUpdate: this, NextUpdate: this.Add(period), Scheduled: true, DER: res.CRL}, nil
+	return &CRL{IssuerID: i.ID, Number: number, ThisUpdate: this, NextUpdate: this.Add(period), Scheduled: true, DER: res.CRL}, nil
 }
 
 func isNotFound(err error) bool { return errors.Is(err, IsKind(KindNotFound)) }

@@ -49,7 +49,8 @@ func (k Keyring) Open(ctx context.Context, keyURI string, public crypto.PublicKe
 	case errors.Is(err, x509.IncorrectPasswordError):
 		return nil, Errorf(KindKey, "", "give the passphrase that init was run with (--passphrase-file or FLEETCA_PASSPHRASE)", "the passphrase does not open key %s: %w", name, err)
 	case err != nil:
-		return nil, Errorf(KindKey, "", "let the server read it, give its passphrase, or restore a backup", "key %s does not open: %w", name, err)
+		// A wrong passphrase gets here too: one in 256 decrypts to what looks padded.
+		return nil, Errorf(KindKey, "", "give the passphrase that init was run with (--passphrase-file or FLEETCA_PASSPHRASE), let the server read the file, or restore a backup", "key %s does not open: %w", name, err)
 	}
 	if err := testKey(key, public); err != nil {
 		return nil, Errorf(KindKey, "", "put the right key file back, or restore a backup", "key %s is not the issuer certificate's: %w", name, err)
