@@ -42,8 +42,25 @@ var facts = map[string]schema{
 	"Issuer.parent":        identifier("root", "id of the issuer that signed it; its own for a root"),
 	"Profile.name":         identifier("device", ""),
 
+	"User.name":             identifier("eve", ""),
+	"NewUser.name":          identifier("eve", "to log in with; not . or .."),
+	"LoginRequest.name":     identifier("eve", "of the user"),
+	"NewUser.password":      {"description": "12 characters or more, and not the name", "minLength": 12, "maxLength": 256},
+	"Whoami.user":           identifier("eve", "who logged in; missing for a program's token"),
+	"APIToken.owner":        identifier("eve", "user whose login made it; missing for a program's"),
+	"APIToken.workOrder":    identifier("wo-1042", "the one that it may enroll for; missing for any"),
+	"NewAPIToken.workOrder": identifier("wo-1042", "the one that a factory token may enroll for; any when missing"),
+	"Whoami.workOrder":      identifier("wo-1042", "the one that the token may enroll for; missing for any"),
+
+	// Accounts.
+	"Secret":           {"description": "A secret. It stands in no log and in no answer.", "examples": []string{examplePassword}},
+	"APIToken.token":   {"description": "the secret: in the answer that made it alone", "examples": []string{exampleAPIToken}},
+	"APIToken.name":    {"description": "what it is for", "examples": []string{"line 3"}},
+	"NewAPIToken.name": {"description": "what it is for", "maxLength": 128, "examples": []string{"line 3"}},
+	"Whoami.actor":     {"description": "as the audit trail names the caller", "examples": []string{"user:eve"}},
+
 	// Identifiers that are made here. They sort by time.
-	"EnrollmentToken.id": made, "Event.id": made, "Revocation.id": made, "Rotation.id": made, "Verification.id": made,
+	"APIToken.id": made, "Whoami.tokenId": made, "EnrollmentToken.id": made, "Event.id": made, "Revocation.id": made, "Rotation.id": made, "Verification.id": made,
 
 	// Keys and certificates.
 	"*.csr":                        {"description": "certification request (PKCS #10, RFC 2986), PEM", "maxLength": 16 << 10, "examples": []string{exampleCSR}},
@@ -67,6 +84,7 @@ var facts = map[string]schema{
 	"RevokeRequest.reason":     {replaces: true, "$ref": "#/components/schemas/Reason"},
 	"*.comment":                {"description": "for people", "maxLength": 1000, "examples": []string{"stolen on site"}},
 	"NewToken.uses":            {"minimum": 0, "maximum": 100_000_000},
+	"NewAPIToken.expiresIn":    {"description": "a Go duration; 720h when missing", "pattern": durationPattern, "examples": []string{"720h"}},
 	"NewToken.expiresIn":       {"pattern": durationPattern, "examples": []string{"8h"}},
 	"NewWorkOrder.quantity":    {"description": "how many devices may be enrolled for it", "minimum": 1, "maximum": 100_000_000},
 	"*.product":                {"description": "what is built", "maxLength": 128, "examples": []string{"pump"}},

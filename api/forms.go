@@ -55,6 +55,10 @@ var examples = map[reflect.Type]any{
 	reflect.TypeFor[RotationRequest]():      RotationRequest{DryRun: true},
 	reflect.TypeFor[VerificationRequest]():  VerificationRequest{},
 	reflect.TypeFor[enroll.NewWorkOrder]():  enroll.NewWorkOrder{ID: "wo-1042", Product: "pump", Quantity: 500},
+	reflect.TypeFor[enroll.NewUser]():       schema{"name": "eve", "role": "operator", "password": examplePassword},
+	reflect.TypeFor[PasswordRequest]():      schema{"password": examplePassword},
+	reflect.TypeFor[enroll.LoginRequest]():  schema{"name": "eve", "password": examplePassword},
+	reflect.TypeFor[enroll.NewAPIToken]():   enroll.NewAPIToken{Name: "line 3", Role: enroll.RoleFactory, ExpiresIn: "720h", WorkOrder: "wo-1042"},
 	reflect.TypeFor[enroll.NewToken]():      enroll.NewToken{DeviceID: "pump-0001", ExpiresIn: "8h"},
 }
 
@@ -63,6 +67,8 @@ const (
 	exampleCSR         = "-----BEGIN CERTIFICATE REQUEST-----\nMIHJ...\n-----END CERTIFICATE REQUEST-----\n"
 	exampleCertificate = "-----BEGIN CERTIFICATE-----\nMIIB...\n-----END CERTIFICATE-----\n"
 	exampleToken       = "fce_EXAMPLE"
+	exampleAPIToken    = "fca_EXAMPLE"
+	examplePassword    = "five words make one, easily"
 	exampleSerial      = "5e1f4a7c9b2d8e3061f4a7c9b2d8e3061f4a7c9b"
 	exampleSHA256      = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 	exampleTime        = "2026-03-09T08:30:00Z"

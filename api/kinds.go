@@ -12,10 +12,12 @@ const (
 	KindUnsupported ca.Kind = "unsupported"            // understood, and not to be had here
 	KindMediaType   ca.Kind = "unsupported-media-type" // the body's Content-Type or Content-Encoding
 	KindMethod      ca.Kind = "method-not-allowed"
-	KindRateLimited ca.Kind = "rate-limited"
 	KindLapsed      ca.Kind = "status-lapsed" // a CRL past its nextUpdate is not served
 	KindInternal    ca.Kind = "internal"      // everything without a kind
 )
+
+// KindRateLimited is the same for logins, which the service counts.
+const KindRateLimited = enroll.KindRateLimited
 
 // A kindRow is how a kind of error shows.
 type kindRow struct {
@@ -38,7 +40,7 @@ var kinds = map[ca.Kind]kindRow{
 	enroll.KindUnauthenticated: {status: http.StatusUnauthorized, title: "Not authenticated"},
 	enroll.KindTokenUnknown:    {status: http.StatusUnauthorized, title: "Unknown enrollment token"},
 	enroll.KindForbidden:       {status: http.StatusForbidden, title: "Not permitted"},
-	KindRateLimited:            {status: http.StatusTooManyRequests, title: "Too many failed attempts"},
+	KindRateLimited:            {status: http.StatusTooManyRequests, title: "Too many attempts"},
 	ca.KindNotFound:            {status: http.StatusNotFound, title: "Not found"},
 	KindMethod:                 {status: http.StatusMethodNotAllowed, title: "Method not allowed"},
 

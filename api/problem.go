@@ -64,9 +64,12 @@ func problemOf(err error, requestID string) Problem {
 		}
 	}
 	var retry *retryError
+	var later *enroll.Later
 	switch {
 	case errors.As(err, &retry):
 		p.retryAfter = retry.after
+	case errors.As(err, &later):
+		p.retryAfter = later.After
 	case p.Status == http.StatusServiceUnavailable:
 		p.retryAfter = retryAfterOutage
 	}

@@ -27,7 +27,7 @@ const (
 
 // routes is the table of calls: the REST contract, and who may make them.
 func routes() []Route {
-	return slices.Concat(deviceRoutes(), brokerRoutes(), ledgerRoutes())
+	return slices.Concat(deviceRoutes(), brokerRoutes(), ledgerRoutes(), accountRoutes())
 }
 
 // deviceRoutes are the calls for devices, the index before them.
@@ -133,6 +133,38 @@ func ledgerRoutes() []Route {
 	}
 }
 
+// accountRoutes are the calls about who may make calls.
+func accountRoutes() []Route {
+	return []Route{
+		{Name: "login", Method: post, Pattern: "/login", Rule: public, Kinds: []ca.Kind{enroll.KindUnauthenticated, enroll.KindRateLimited},
+			Doc: "Logs a user in: makes an API token of the user's role that is valid for 12 hours. Its secret is in this answer alone, and a repeated call makes another.", endpoint: takes((*API).postLogin)},
+		{Name: "logout", Method: post, Pattern: "/logout", Rule: everyone, NoBody: true,
+			Doc: "Ends the API token that the call is made with.", endpoint: takes((*API).postLogout)},
+		{Name: "whoami", Method: get, Pattern: "/whoami", Rule: everyone,
+			Doc: "Who the call is made as.", endpoint: gives((*API).getWhoami)},
+		{Name: "listUsers", Method: get, Pattern: "/users", Rule: roles(admin),
+			Doc: "Lists users by name.", endpoint: lists((*API).listUsers)},
+		{Name: "addUser", Method: post, Pattern: "/users", Rule: roles(admin), Status: created, Creates: true, At: "/users/{name}",
+			Doc: "Adds a user who logs in with a password.", endpoint: takes((*API).postUser)},
+		{Name: "getUser", Method: get, Pattern: "/users/{name}", Rule: roles(admin),
+			Doc: "A user.", endpoint: gives((*API).getUser)},
+		{Name: "resetPassword", Method: post, Pattern: "/users/{name}/password", Rule: roles(admin),
+			Doc: "Gives a user another password, and ends the user's logins.", endpoint: takes((*API).postPassword)},
+		{Name: "disableUser", Method: post, Pattern: "/users/{name}/disabling", Rule: roles(admin), NoBody: true,
+			Doc: "Keeps a user out, and ends the user's logins.", endpoint: takes((*API).postDisabling)},
+		{Name: "enableUser", Method: post, Pattern: "/users/{name}/enabling", Rule: roles(admin), NoBody: true,
+			Doc: "Lets a disabled user log in again.", endpoint: takes((*API).postEnabling)},
+		{Name: "listTokens", Method: get, Pattern: "/tokens", Rule: roles(admin),
+			Doc: "Lists API tokens, newest first, without their secrets.", endpoint: lists((*API).listTokens)},
+		{Name: "createToken", Method: post, Pattern: "/tokens", Rule: roles(admin), Status: created, Creates: true, At: "/tokens/{id}", Kinds: []ca.Kind{ca.KindNotFound},
+			Doc: "Makes an API token for a program; its secret is in this answer alone.", endpoint: takes((*API).postToken)},
+		{Name: "getToken", Method: get, Pattern: "/tokens/{id}", Rule: roles(admin),
+			Doc: "An API token, without its secret.", endpoint: gives((*API).getToken)},
+		{Name: "revokeToken", Method: post, Pattern: "/tokens/{id}/revocation", Rule: roles(admin), NoBody: true,
+			Doc: "Ends an API token at once.", endpoint: takes((*API).postTokenRevocation)},
+	}
+}
+
 // Filters of the listings.
 var (
 	deviceFilters = []Parameter{
@@ -150,7 +182,7 @@ var (
 		{Name: "issuer", Doc: "id of its issuer"},
 	}
 	eventFilters = []Parameter{
-		{Name: "actor", Doc: "who: token:ID, device:ID, server"},
+		{Name: "actor", Doc: "who: user:NAME, token:ID, device:ID, server"},
 		{Name: "action", Doc: "what, such as device.enroll"},
 		{Name: "subject", Doc: "to what, such as device:ID"},
 	}

@@ -272,7 +272,7 @@ func TestWrongRequests(t *testing.T) {
 		header                   []string
 	}{
 		{"no body", "POST", "/devices", "", 400, "malformed", nil},
-		{"content type", "POST", "/devices", `{"id":"x"}`, 415, "Content-Type", []string{"Content-Type", "application/x-www-form-urlencoded"}},
+		{"content type", "POST", "/devices", `{"id":"x"}`, 415, "Content-Type", []string{"Content-Type", "text/plain"}},
 		{"charset", "POST", "/devices", `{"id":"x"}`, 415, "Content-Type", []string{"Content-Type", "application/json; charset=latin1"}},
 		{"encoding", "POST", "/devices", `{"id":"x"}`, 415, "Content-Encoding", []string{"Content-Encoding", "gzip"}},
 		{"too long", "POST", "/devices", `{"id":"` + strings.Repeat("x", 65<<10) + `"}`, 413, "too-large", nil},

@@ -27,6 +27,9 @@ func (s *Service) CreateDevice(ctx context.Context, c Call, n NewDevice) (*Devic
 	if err := checkAttributes(n.Attributes); err != nil {
 		return nil, err
 	}
+	if err := c.Principal.mayServe(n.WorkOrder); err != nil {
+		return nil, err
+	}
 	if n.WorkOrder != "" {
 		if _, err := s.profileFor(ctx, n.WorkOrder, ""); err != nil {
 			return nil, err

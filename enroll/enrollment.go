@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -20,6 +21,15 @@ type EnrollRequest struct {
 	Profile    string            `json:"profile,omitempty"`
 	Attributes map[string]string `json:"attributes,omitempty"`
 }
+
+// String names the device, and not the token.
+func (r EnrollRequest) String() string { return "enrollment of device " + r.DeviceID }
+
+// GoString is String.
+func (r EnrollRequest) GoString() string { return r.String() }
+
+// LogValue is String.
+func (r EnrollRequest) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
 // An Enrollment is what the holder of a fresh certificate needs to connect.
 type Enrollment struct {
@@ -104,6 +114,9 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest) (*enrollin
 	if order == "" && c.Principal.Role == RoleFactory {
 		return nil, ca.Errorf(ca.KindMalformed, "workOrder", "name the work order that the device is built for", "is missing")
 	}
+	if err := c.Principal.mayServe(order); err != nil {
+		return nil, err
+	}
 	profile, err := s.profileFor(ctx, order, r.Profile)
 	if err != nil {
 		return nil, err
@@ -124,7 +137,10 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest) (*enrollin
 		e.claim.Idempotency = &Idempotency{Scope: c.Principal.Name + " device.enroll", Key: c.IdempotencyKey, RequestHash: sum}
 	}
 	e.claim.Order = order
-	e.claim.Device = &DeviceClaim{ID: r.DeviceID, Attributes: r.Attributes, TrustGeneration: s.ca.TrustGeneration()}
+	e.claim.Device = &DeviceClaim{
+		ID: r.DeviceID, Attributes: r.Attributes, TrustGeneration: s.ca.TrustGeneration(),
+		Stranded: c.Principal.Role == RoleAdmin || c.Principal.Role == RoleOperator,
+	}
 	if token != nil {
 		e.claim.Token = &TokenClaim{ID: token.ID, DeviceID: r.DeviceID, RequestHash: sum}
 	}
@@ -230,10 +246,28 @@ func (s *Service) reworked(ctx context.Context, e *enrolling) (*Enrollment, erro
 	}
 	if d.Status == DeviceActive && sameOrder(d, e) {
 		if cert := certificateWithKey(d, e.request.KeySHA256, s.cfg.Now()); cert != nil {
-			return s.enrollment(ctx, cert, true)
+			return s.again(ctx, e, "device.enroll-again", cert)
 		}
 	}
 	return nil, nil
+}
+
+// again answers with a certificate that was issued before to another request
+// of the same device, and binds this one's idempotency key to it (I5).
+func (s *Service) again(ctx context.Context, e *enrolling, action string, cert *ca.Certificate) (*Enrollment, error) {
+	if e.claim.Idempotency != nil {
+		i := *e.claim.Idempotency
+		i.SerialNumber = cert.SerialNumber
+		event := newEvent(s.now(), e.actor, action, "device:"+e.deviceID, map[string]any{"serialNumber": cert.SerialNumber})
+		err := s.store.RecordEvent(ctx, Change{Event: event, Idempotency: &i})
+		if first, ok := errors.AsType[*Replay](err); ok {
+			return s.replayedEnrollment(ctx, first)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return s.enrollment(ctx, cert, true)
 }
 
 // sameOrder reports whether a device is the work order's that it enrolls for
@@ -330,14 +364,39 @@ func (s *Service) enrollment(ctx context.Context, cert *ca.Certificate, replayed
 	}
 	e.DeviceID = cert.Holder.ID
 	e.Renewal = &Renewal{URL: s.cfg.MachineURL + "/api/v1/renewals", After: cert.RenewAfter()}
-	all, _, err := s.store.Brokers(ctx, Page{Limit: 1})
+	b, err := s.brokerToDial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("the broker to connect to: %w", err)
 	}
-	if len(all) > 0 {
-		e.Broker = &Endpoint{URL: all[0].URL, ServerName: all[0].serverName(), ClientID: e.DeviceID, TopicPrefix: topicPrefix(e.DeviceID)}
+	if b != nil {
+		e.Broker = &Endpoint{URL: b.URL, ServerName: b.serverName(), ClientID: e.DeviceID, TopicPrefix: topicPrefix(e.DeviceID)}
 	}
 	return e, nil
+}
+
+// brokerToDial returns the broker that devices are sent to: the first by id
+// that was verified, and without one, one that this server runs, then any.
+func (s *Service) brokerToDial(ctx context.Context) (*Broker, error) {
+	all, _, err := s.store.Brokers(ctx, Page{Limit: 100})
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	rank := func(b *Broker) int {
+		switch {
+		case b.Status == BrokerVerified:
+			return 0
+		case s.cfg.Drivers[b.ID] != nil:
+			return 1
+		}
+		return 2
+	}
+	best := all[0]
+	for _, b := range all[1:] {
+		if rank(b) < rank(best) {
+			best = b
+		}
+	}
+	return best, nil
 }
 
 // topicPrefix is where a client publishes and subscribes; brokers keep it to

@@ -290,7 +290,7 @@ func TestReworkedDeviceKeepsItsIdentity(t *testing.T) {
 		for name, r := range map[string]struct {
 			call  enroll.Call
 			token string
-		}{"fresh token": {enroll.Call{}, same.Token}, "operator": {as("op", "k"), ""}} {
+		}{"fresh token": {enroll.Call{}, same.Token}, "operator": {as("op", ""), ""}} {
 			again, err := s.EnrollDevice(s.ctx, r.call, enroll.EnrollRequest{Token: r.token, DeviceID: "d", CSR: newCSR(t, key, "d")})
 			if err != nil || !again.Replayed || again.Chain != enrolled.Chain {
 				t.Fatalf("%s: %+v, %v", name, again, err)
@@ -299,9 +299,15 @@ func TestReworkedDeviceKeepsItsIdentity(t *testing.T) {
 		_, err := s.EnrollDevice(s.ctx, enroll.Call{}, enroll.EnrollRequest{Token: other.Token, DeviceID: "d", CSR: newCSR(t, key, "d")})
 		s.wantKind(err, enroll.KindDuplicateDevice, "deviceId")
 	})
-	s.clock.forward(366 * 24 * time.Hour)
-	_, err := s.EnrollDevice(s.ctx, as("op", ""), enroll.EnrollRequest{DeviceID: "d", CSR: newCSR(t, key, "d")})
-	s.wantKind(err, enroll.KindDuplicateDevice, "deviceId")
+	s.clock.forward(366 * 24 * time.Hour) // it expired: an operator may enroll it again, the line may not
+	s.unchanged(func() {
+		_, err := s.EnrollDevice(s.ctx, enroll.Call{}, enroll.EnrollRequest{Token: same.Token, DeviceID: "d", CSR: newCSR(t, key, "d")})
+		s.wantKind(err, enroll.KindTokenExpired, "token")
+	})
+	next, err := s.EnrollDevice(s.ctx, as("op", ""), enroll.EnrollRequest{DeviceID: "d", CSR: newCSR(t, key, "d")})
+	if err != nil || next.Replayed || next.Chain == enrolled.Chain {
+		t.Errorf("an operator enrolls it again: %+v, %v", next, err)
+	}
 }
 
 // An answer has all that a device needs to connect, and names come from policy.

@@ -94,8 +94,9 @@ func (s *seal) openReplay(err error) error {
 		return err
 	}
 	plain, openErr := s.open(r.Answer)
-	if openErr != nil {
-		return fmt.Errorf("open the kept answer: %w", openErr)
+	if openErr != nil { // kept for another credential of the same principal, such as an earlier login
+		return &ca.Error{Kind: KindIdempotency, Message: "the answer to this Idempotency-Key can be shown to the credential alone that got it first",
+			Hint: "use a new Idempotency-Key for a new request", Err: openErr}
 	}
 	return &Replay{SerialNumber: r.SerialNumber, Answer: plain}
 }

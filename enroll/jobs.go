@@ -30,6 +30,7 @@ func (s *Service) Jobs() map[JobKind]func(ctx context.Context, subject string) e
 		JobCRL:          s.publishCRLFor,
 		JobScheduledCRL: s.keepCRLs,
 		JobDisconnect:   s.disconnect,
+		JobWebhook:      s.deliver,
 	}
 }
 
@@ -91,7 +92,9 @@ func (s *Service) closeSessions(ctx context.Context, device string, driver broke
 		}
 		if !slices.ContainsFunc(sessions, func(session brokers.Session) bool {
 			return session.Identity == device && slices.ContainsFunc(d.Certificates, func(cert *ca.Certificate) bool {
-				return string(cert.SerialNumber) == session.SerialNumber && cert.Status != ca.StatusGood
+				// A broker that does not tell the serial number may be showing the revoked one.
+				same := session.SerialNumber == "" || session.SerialNumber == string(cert.SerialNumber)
+				return same && cert.Status != ca.StatusGood
 			})
 		}) {
 			return nil

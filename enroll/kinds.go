@@ -20,6 +20,7 @@ const (
 	KindDeviceHeld       ca.Kind = "device-held"
 	KindForbidden        ca.Kind = "forbidden"
 	KindUnauthenticated  ca.Kind = "unauthenticated"
+	KindRateLimited      ca.Kind = "rate-limited"      // a *Later says for how long
 	KindNoDriver         ca.Kind = "broker-not-driven" // nothing here can install or reload at this broker
 	KindUnavailable      ca.Kind = "unavailable"       // the store does not answer or cannot be written
 )

@@ -2,6 +2,7 @@ package enroll
 
 import (
 	"encoding/json"
+	"log/slog"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -98,6 +99,17 @@ type EnrollmentToken struct {
 	CreatedAt time.Time `json:"createdAt"`
 }
 
+// LogValue returns what may be logged of the token.
+func (t EnrollmentToken) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("id", t.ID), slog.String("workOrder", t.WorkOrder))
+}
+
+// String names the token, without its secret.
+func (t EnrollmentToken) String() string { return "enrollment-token:" + t.ID }
+
+// GoString is String.
+func (t EnrollmentToken) GoString() string { return t.String() }
+
 // A Role is what a person or program may do.
 type Role string
 
@@ -118,14 +130,29 @@ func Roles() []Role {
 // An APIToken is a bearer token of the REST API. Only the SHA-256 of the
 // secret is stored.
 type APIToken struct {
-	ID        string    `json:"id"`
-	Name      string    `json:"name"`
-	Role      Role      `json:"role"`
-	Hash      []byte    `json:"-"`
-	CreatedAt time.Time `json:"createdAt"`
-	ExpiresAt time.Time `json:"expiresAt"`
-	Disabled  bool      `json:"disabled"`
+	ID         string     `json:"id"`
+	Name       string     `json:"name"`            // what it is for
+	Token      string     `json:"token,omitempty"` // shown once, at creation
+	Role       Role       `json:"role"`
+	WorkOrder  string     `json:"workOrder,omitempty"` // the one that it may enroll for; empty for any
+	Owner      string     `json:"owner,omitempty"`     // user whose login made it; empty for a program's
+	Hash       []byte     `json:"-"`                   // SHA-256 of the token as shown
+	CreatedAt  time.Time  `json:"createdAt"`
+	ExpiresAt  time.Time  `json:"expiresAt"`
+	LastUsedAt *time.Time `json:"lastUsedAt,omitempty"` // to the minute or so; missing while it never was
+	Disabled   bool       `json:"disabled"`             // revoked, or ended
 }
+
+// LogValue returns what may be logged of the token.
+func (t APIToken) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("id", t.ID), slog.String("name", t.Name), slog.String("role", string(t.Role)))
+}
+
+// String names the token, without its secret.
+func (t APIToken) String() string { return "token:" + t.ID }
+
+// GoString is String.
+func (t APIToken) GoString() string { return t.String() }
 
 // An Event is one line of the audit trail.
 type Event struct {

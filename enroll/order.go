@@ -35,6 +35,9 @@ func (s *Service) CreateWorkOrder(ctx context.Context, c Call, n NewWorkOrder) (
 	if err := checkID("id", o.ID); err != nil {
 		return nil, err
 	}
+	if err := c.Principal.mayServe(o.ID); err != nil {
+		return nil, err
+	}
 	if err := checkText("product", o.Product, 128); err != nil {
 		return nil, err
 	}
@@ -87,6 +90,9 @@ type NewToken struct {
 // CreateEnrollmentToken makes a token for a work order. Its secret is in the
 // answer, this once.
 func (s *Service) CreateEnrollmentToken(ctx context.Context, c Call, order string, n NewToken) (*EnrollmentToken, error) {
+	if err := c.Principal.mayServe(order); err != nil {
+		return nil, err
+	}
 	keep, err := c.seal()
 	if err != nil {
 		return nil, err

@@ -6,20 +6,30 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"log/slog"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/fleetca/fleetca/ca"
 )
 
 // A Principal is who makes a call.
 type Principal struct {
-	Name        string          // the audit trail's actor: token:ID, enrollment-token:ID, device:ID, server
+	Name        string          // the audit trail's actor: user:NAME, token:ID, enrollment-token:ID, device:ID, server
 	Role        Role            // empty for those without API token
+	Token       *APIToken       // the API token, without its secret; nil for those without
 	Certificate *ca.Certificate // the client certificate it came with, if any
 	Seal        []byte          // key material of the credential, for sealing kept answers; never stored
 }
+
+// String returns the name, and nothing of the credential.
+func (p Principal) String() string { return p.Name }
+
+// GoString is String.
+func (p Principal) GoString() string { return p.Name }
+
+// LogValue is String.
+func (p Principal) LogValue() slog.Value { return slog.StringValue(p.Name) }
 
 // A Call is what every call that changes something carries.
 type Call struct {
@@ -46,24 +56,9 @@ func hashSecret(secret string) []byte {
 	return sum[:]
 }
 
-// MintAPIToken makes an API token; the secret is returned this once.
-func (s *Service) MintAPIToken(ctx context.Context, actor, name string, role Role, lifetime time.Duration) (secret string, t *APIToken, err error) {
-	if !slices.Contains(Roles(), role) {
-		return "", nil, ca.Errorf(ca.KindMalformed, "role", "one of admin, operator, factory, security, auditor", "%.40q is not a role", role)
-	}
-	now := s.now()
-	secret, hash := newSecret(apiTokenPrefix)
-	t = &APIToken{ID: newID(), Name: name, Role: role, Hash: hash, CreatedAt: now, ExpiresAt: now.Add(lifetime)}
-	change := Change{Event: newEvent(now, actor, "token.create", "token:"+t.ID, map[string]any{"name": name, "role": role, "expiresAt": t.ExpiresAt})}
-	if err := s.store.CreateAPIToken(ctx, *t, change); err != nil {
-		return "", nil, err
-	}
-	return secret, t, nil
-}
-
 // Authenticate returns the principal of an API token.
 func (s *Service) Authenticate(ctx context.Context, bearer string) (*Principal, error) {
-	refused := ca.Errorf(KindUnauthenticated, "Authorization", "mint a token on the server: fleetca user token --role ROLE --data DIR", "the API token is not known, expired or disabled")
+	refused := ca.Errorf(KindUnauthenticated, "Authorization", "log in again (fleetca login), or ask an admin for a token", "the API token is not known, expired or disabled")
 	if !strings.HasPrefix(bearer, apiTokenPrefix) {
 		return nil, refused
 	}
@@ -78,8 +73,14 @@ func (s *Service) Authenticate(ctx context.Context, bearer string) (*Principal, 
 	if t.Disabled || !s.now().Before(t.ExpiresAt) {
 		return nil, refused
 	}
+	s.uses.note(t, s.now())
+	p := &Principal{Name: t.String(), Role: t.Role, Token: t}
+	if t.Owner != "" {
+		p.Name = "user:" + t.Owner
+	}
 	seal := sha256.Sum256([]byte("fleetca seal " + bearer))
-	return &Principal{Name: "token:" + t.ID, Role: t.Role, Seal: seal[:]}, nil
+	p.Seal = seal[:]
+	return p, nil
 }
 
 // AuthenticateCertificate returns the principal of a client certificate that

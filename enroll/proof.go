@@ -57,10 +57,33 @@ func (s *Service) AdvanceRevocation(ctx context.Context, id string) error {
 	if err := p.attempt(ctx); err != nil {
 		return fmt.Errorf("revocation %s of %s: %w", r.ID, r.Device, err)
 	}
+	s.noteProof(r)
 	if r.State == RevocationUnproven {
 		return &Again{After: min(firstRetry<<min(r.Attempts-1, 10), lastRetry)}
 	}
 	return nil
+}
+
+// noteProof keeps count of revocations without proof.
+func (s *Service) noteProof(r *Revocation) {
+	s.unprovenMu.Lock()
+	defer s.unprovenMu.Unlock()
+	if r.State != RevocationUnproven {
+		delete(s.unproven, r.ID)
+		return
+	}
+	if s.unproven == nil {
+		s.unproven = map[string]bool{}
+	}
+	s.unproven[r.ID] = true
+}
+
+// Unproven returns how many revocations this process last attempted to prove
+// without seeing every broker refuse.
+func (s *Service) Unproven() int {
+	s.unprovenMu.Lock()
+	defer s.unprovenMu.Unlock()
+	return len(s.unproven)
 }
 
 // A proof is one attempt to prove a revocation.

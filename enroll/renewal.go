@@ -84,7 +84,7 @@ func (s *Service) renewedBefore(ctx context.Context, e *enrolling, current *ca.C
 	}
 	now := s.cfg.Now()
 	if cert := certificateWithKey(d, e.request.KeySHA256, now); cert != nil && cert.SerialNumber != current.SerialNumber && now.Before(cert.RenewAfter()) {
-		return s.enrollment(ctx, cert, true)
+		return s.again(ctx, e, "device.renew-again", cert)
 	}
 	return nil, nil
 }

@@ -21,6 +21,7 @@ type Config struct {
 	// MachineURL is the base URL that devices renew at, such as
 	// https://ca.example:9443.
 	MachineURL string
+	Webhook    *Webhook // where audit events are sent; nil for nowhere
 	Log        *slog.Logger
 	Now        func() time.Time
 	// ProofTimeout bounds how long a broker is waited for: to load a CRL or to
@@ -43,6 +44,10 @@ type Service struct {
 	loaded loadedCRLs
 	proofs chan struct{} // holds one for each attempt under way
 	counts sessionCounts
+
+	unprovenMu sync.Mutex
+	unproven   map[string]bool // revocations whose last attempt here ended without proof
+	uses       tokenUses
 }
 
 // New returns a Service.

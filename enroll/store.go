@@ -22,6 +22,7 @@ type Store interface {
 	BrokerStore
 	OrderStore
 	TokenStore
+	UserStore
 	RevocationStore
 	RotationStore
 	EventStore
@@ -45,6 +46,9 @@ type Idempotency struct {
 	Key         string // the caller's Idempotency-Key; stored as SHA-256
 	RequestHash []byte // SHA-256 of what makes two requests the same
 	Answer      []byte // the first answer, kept; nil where the certificate itself is the answer
+	// SerialNumber is of the certificate that is the answer, when it was
+	// issued before; the store fills it in for one that is issued now.
+	SerialNumber ca.SerialNumber
 }
 
 // A Replay is the error of a commit that was made before. It holds the first
@@ -86,12 +90,15 @@ type Claim struct {
 }
 
 // A DeviceClaim says which device a certificate makes active. On a first
-// enrollment the device must be unknown or registered.
+// enrollment the device must be unknown or registered, or Stranded allowed.
 type DeviceClaim struct {
 	ID              string
 	Group           string            // kept as registered when empty
 	Attributes      map[string]string // kept as registered when nil
 	TrustGeneration int64
+	// Stranded lets a device enroll again that is active and holds no good
+	// certificate any more: each expired, or was revoked by itself.
+	Stranded bool
 }
 
 // A TokenClaim is one use of an enrollment token.
@@ -154,12 +161,39 @@ type OrderStore interface {
 type TokenStore interface {
 	CreateAPIToken(ctx context.Context, t APIToken, c Change) error
 	APITokenByHash(ctx context.Context, hash []byte) (*APIToken, error)
+	APIToken(ctx context.Context, id string) (*APIToken, error)
+	APITokens(ctx context.Context, p Page) ([]*APIToken, string, error) // newest first
+	// DisableAPIToken refuses one that is disabled: KindConflict.
+	DisableAPIToken(ctx context.Context, id string, c Change) error
+	// SaveTokenUses raises the time of the last use of tokens, by their ID.
+	// It is no change of state: nothing is decided by it.
+	SaveTokenUses(ctx context.Context, uses map[string]time.Time) error
 	// Replayed returns what an earlier commit under the same scope, key and
 	// request gave (a *Replay as error value nil), nil for none, or
 	// KindIdempotency for another request under the same key.
 	Replayed(ctx context.Context, i *Idempotency) (*Replay, error)
 	// TokenReplay returns what the token was spent on by the very same request; nil for none.
 	TokenReplay(ctx context.Context, t *TokenClaim) (*Replay, error)
+}
+
+// UserStore keeps people, and counts their attempts to log in.
+type UserStore interface {
+	CreateUser(ctx context.Context, u User, c Change) error // KindConflict
+	User(ctx context.Context, name string) (*User, error)
+	Users(ctx context.Context, p Page) ([]*User, string, error) // by name
+	// SetPassword replaces the password hash, and disables the user's tokens.
+	SetPassword(ctx context.Context, name, hash string, at time.Time, c Change) error
+	// SetUserDisabled disables a user with their tokens, or enables one,
+	// guarded by what they are: KindConflict.
+	SetUserDisabled(ctx context.Context, name string, disabled bool, at time.Time, c Change) error
+	// ChargeLogin counts an attempt against every subject, all or none. One
+	// that has to wait is a *Later of KindRateLimited.
+	ChargeLogin(ctx context.Context, subjects []string, now time.Time, limit LoginLimit) ([]LoginCharge, error)
+	// RefundLogin takes an attempt back.
+	RefundLogin(ctx context.Context, charges []LoginCharge) error
+	// Login stores a login of an enabled user, guarded by the password hash
+	// that was checked: KindConflict.
+	Login(ctx context.Context, l UserLogin, c Change) error
 }
 
 // RevocationStore keeps revocations as resumable rows.
@@ -188,6 +222,7 @@ type RotationStore interface {
 // EventStore is the audit trail.
 type EventStore interface {
 	Events(ctx context.Context, f EventFilter, p Page) ([]*Event, string, error) // newest first
+	Event(ctx context.Context, id string) (*Event, error)
 	// RecordEvent stores a change that has no row of its own, such as a start.
 	RecordEvent(ctx context.Context, c Change) error
 }

@@ -71,6 +71,16 @@ func (s *Service) goodCanary(ctx context.Context) (*canary, error) {
 	return c, nil
 }
 
+// CanaryCertificate returns the certificate and key that positive checks are
+// made with, for drivers that need a client which brokers admit.
+func (s *Service) CanaryCertificate(ctx context.Context) (*tls.Certificate, error) {
+	c, err := s.goodCanary(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.tls, nil
+}
+
 // probe runs the verifier against a registered broker, as a canary.
 func (s *Service) probe(ctx context.Context, b *Broker, c *canary, timeout time.Duration) *mqtts.Report {
 	return mqtts.Verify(ctx, mqtts.Target{

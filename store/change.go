@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
@@ -19,26 +20,31 @@ type recordable struct {
 }
 
 // prepare checks a change and computes what its audit event is stored as.
-func prepare(c enroll.Change) (*recordable, error) {
+func prepare(c enroll.Change, onEvent func(enroll.Event) []enroll.Job) (*recordable, error) {
 	if c.Event.ID == "" || c.Event.Action == "" || c.Event.At.IsZero() {
 		return nil, errors.New("a change of state carries no audit event")
 	}
 	r := &recordable{Change: c, canonical: c.Event.Canonical()}
 	leaf := enroll.LeafHash(r.canonical)
 	r.leafHash = leaf[:]
+	if onEvent != nil {
+		r.Jobs = append(slices.Clip(r.Jobs), onEvent(c.Event)...)
+	}
 	return r, nil
 }
 
 // change runs do and everything that the Change carries in one durable
 // transaction. doing says what it is, for errors.
 func (s *Store) change(ctx context.Context, doing string, c enroll.Change, do func(ctx context.Context, q tx) error) error {
-	r, err := prepare(c)
+	r, err := prepare(c, s.onEvent)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	err = s.write(ctx, func(ctx context.Context, q tx) error {
-		if err := s.claimKey(ctx, q, r.Idempotency, ""); err != nil {
-			return err
+		if i := r.Idempotency; i != nil {
+			if err := s.claimKey(ctx, q, i, i.SerialNumber); err != nil {
+				return err
+			}
 		}
 		if do != nil {
 			if err := do(ctx, q); err != nil {

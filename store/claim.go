@@ -23,7 +23,7 @@ func (s *Store) Commit(ctx context.Context, batch []ca.Issuance) []error {
 	dos := make([]func(context.Context, tx) error, 0, len(batch))
 	index := make([]int, 0, len(batch))
 	for i := range batch {
-		is, err := prepareIssuance(&batch[i])
+		is, err := s.prepareIssuance(&batch[i])
 		if err != nil {
 			errs[i] = err
 			continue
@@ -38,7 +38,7 @@ func (s *Store) Commit(ctx context.Context, batch []ca.Issuance) []error {
 }
 
 // prepareIssuance checks what the caller handed in.
-func prepareIssuance(i *ca.Issuance) (*issuance, error) {
+func (s *Store) prepareIssuance(i *ca.Issuance) (*issuance, error) {
 	claim, ok := i.Claim.(*enroll.Claim)
 	if !ok || claim == nil {
 		return nil, fmt.Errorf("certificate %s comes without a claim, and so without its audit event", i.Certificate.SerialNumber)
@@ -46,7 +46,7 @@ func prepareIssuance(i *ca.Issuance) (*issuance, error) {
 	if i.Certificate.Status != ca.StatusGood || i.Certificate.SerialNumber == "" || len(i.Certificate.DER) == 0 {
 		return nil, fmt.Errorf("certificate %q is not a new one", i.Certificate.SerialNumber)
 	}
-	r, err := prepare(claim.Change)
+	r, err := prepare(claim.Change, s.onEvent)
 	if err != nil {
 		return nil, fmt.Errorf("certificate %s: %w", i.Certificate.SerialNumber, err)
 	}
@@ -126,8 +126,9 @@ func claimDevice(ctx context.Context, q tx, is *issuance, now time.Time) error {
 				attributes = CASE WHEN excluded.attributes = '' THEN devices.attributes ELSE excluded.attributes END,
 				work_order = CASE WHEN excluded.work_order = '' THEN devices.work_order ELSE excluded.work_order END,
 				trust_generation = excluded.trust_generation, last_seen_at = excluded.last_seen_at
-			WHERE devices.status = 'registered'`,
-			d.ID, d.Group, attributesText(d.Attributes), is.claim.Order, d.TrustGeneration, micros(now))
+			WHERE devices.status = 'registered' OR CAST($7 AS INTEGER) = 1 AND devices.status = 'active' AND NOT EXISTS (
+				SELECT 1 FROM certificates WHERE holder_kind = 'device' AND holder_id = devices.id AND status = 'good' AND not_after > $6)`,
+			d.ID, d.Group, attributesText(d.Attributes), is.claim.Order, d.TrustGeneration, micros(now), bit(d.Stranded))
 	} else {
 		n, err = q.exec(ctx, `UPDATE devices SET trust_generation = $2, last_seen_at = $3,
 				group_name = CASE WHEN CAST($4 AS TEXT) = '' THEN group_name ELSE $4 END,
@@ -139,7 +140,7 @@ func claimDevice(ctx context.Context, q tx, is *issuance, now time.Time) error {
 		return fmt.Errorf("claim device: %w", err)
 	}
 	if n == 0 {
-		return refused(deviceRefusal(ctx, q, is.claim))
+		return refused(deviceRefusal(ctx, q, is.claim, now))
 	}
 	return nil
 }
@@ -225,7 +226,7 @@ func (s *Store) CheckClaim(ctx context.Context, claim *enroll.Claim, holder ca.H
 		if err := publicKeyRefusal(ctx, q, holder, keySHA256); err != nil {
 			return err
 		}
-		if err := deviceRefusal(ctx, q, claim); err != nil {
+		if err := deviceRefusal(ctx, q, claim, now); err != nil {
 			return err
 		}
 		if err := replacedRefusal(ctx, q, claim, holder); err != nil {

@@ -122,7 +122,8 @@ func holdRefusal(ctx context.Context, q querier, id string) error {
 	return nil
 }
 
-// ReleaseDevice implements enroll.DeviceStore.
+// ReleaseDevice implements enroll.DeviceStore. An active device whose
+// certificates were put on hold by themselves gets those back.
 func (s *Store) ReleaseDevice(ctx context.Context, id string, _ time.Time, c enroll.Change) error {
 	return s.change(ctx, "release device", c, func(ctx context.Context, q tx) error {
 		n, err := q.exec(ctx, `UPDATE devices SET status = 'active' WHERE id = $1 AND status = 'held'`, id)
@@ -133,6 +134,12 @@ func (s *Store) ReleaseDevice(ctx context.Context, id string, _ time.Time, c enr
 			d, err := device(ctx, q, id)
 			if err != nil {
 				return err
+			}
+			if d.Status == enroll.DeviceActive {
+				released, err := setStatus(ctx, q, id, `status = 'held'`, ca.StatusGood, "", time.Time{})
+				if err != nil || len(released) > 0 {
+					return err
+				}
 			}
 			return ca.Errorf(ca.KindNotHeld, "deviceId", "only a device on hold can be released", "device %q is %s", id, d.Status)
 		}

@@ -24,6 +24,9 @@
 //
 // Background work runs on River in the same database: see Jobs.
 //
+// Backup writes all of it, of either engine, in one form that Restore brings
+// into either; the form is described in backup.go.
+//
 // Errors. What a caller did wrong is a *ca.Error of the kind that the contract
 // names. What the database did wrong is one too, mostly of
 // enroll.KindUnavailable; its text is ours, and the driver's stays in Err.

@@ -45,15 +45,21 @@ type engine interface {
 	// update runs fn in a transaction that writes, and commits it durably
 	// unless fn fails. Its error is fn's own, a *beginError or a *commitError.
 	update(ctx context.Context, fn func(tx) error) error
-	// migrate runs fn alone, on a connection that may create tables, with
-	// every other process kept out, and creates River's tables.
-	migrate(ctx context.Context, fn func(querier) error) error
+	// migrate runs fn in a transaction that may create tables, with every
+	// other process that migrates kept out, and then creates River's tables.
+	migrate(ctx context.Context, fn func(tx) error) error
+	// name is the engine's in package migrations.
+	name() string
 	// migrations lists the engine's schema steps.
 	migrations() ([]migrations.Migration, error)
 	// writers is how many transactions may write at the same time.
 	writers() int
 	// tableExists reports whether there is such a table.
 	tableExists(ctx context.Context, q querier, name string) (bool, error)
+	// columns lists the columns of all tables, by table and in their order.
+	columns(ctx context.Context, q querier) ([]catalogColumn, error)
+	// references lists the foreign keys.
+	references(ctx context.Context, q querier) ([]reference, error)
 	// fault says what kind of failure an error of the driver is.
 	fault(err error) fault
 	// startJobs works off jobs until the returned stop is called.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
@@ -58,7 +59,12 @@ func unavailable(cause error, hint, message string) *ca.Error {
 
 // notFound returns the error for a missing row.
 func notFound(field, what, id string) *ca.Error {
-	return ca.Errorf(ca.KindNotFound, field, "", "there is no %s %q", what, id)
+	listing := map[string]string{"API token": "tokens", "CRL of issuer": "crls"}[what]
+	if listing == "" {
+		listing = strings.ReplaceAll(what, " ", "-") + "s"
+	}
+	hint := "GET /api/v1/" + listing + " lists them"
+	return ca.Errorf(ca.KindNotFound, field, hint, "there is no %s %.64q", what, id)
 }
 
 // conflict returns an error of enroll.KindConflict.

@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 )
 
@@ -30,6 +32,15 @@ func (s *Store) Events(ctx context.Context, f enroll.EventFilter, p enroll.Page)
 	l.equals("subject", f.Subject)
 	all, next, err := l.page(ctx, s.db, p)
 	return all, next, s.explain("list events", err)
+}
+
+// Event implements enroll.EventStore.
+func (s *Store) Event(ctx context.Context, id string) (*enroll.Event, error) {
+	e, err := one(ctx, s.db, scanEvent, selectEvent+` WHERE id = $1`, id)
+	if errors.Is(err, errNoRows) {
+		return nil, ca.Errorf(ca.KindNotFound, "id", "GET /api/v1/events lists them", "there is no event %.64q", id)
+	}
+	return e, s.explain("read event", err)
 }
 
 // RecordEvent implements enroll.EventStore.

@@ -55,8 +55,12 @@ func (s *Store) CreateIssuers(ctx context.Context, issuers []ca.Issuer, crls []*
 
 // Issuers implements enroll.IssuerStore, in the order they were created in.
 func (s *Store) Issuers(ctx context.Context) ([]ca.Issuer, error) {
-	all, err := collect(ctx, s.db, scanIssuer, `SELECT id, purpose, state, der, parent, key_uri, status_urls FROM issuers ORDER BY ordinal`)
+	all, err := issuersOf(ctx, s.db)
 	return all, s.explain("read issuers", err)
+}
+
+func issuersOf(ctx context.Context, q querier) ([]ca.Issuer, error) {
+	return collect(ctx, q, scanIssuer, `SELECT id, purpose, state, der, parent, key_uri, status_urls FROM issuers ORDER BY ordinal`)
 }
 
 // SetStatusURLs implements enroll.IssuerStore.

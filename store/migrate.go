@@ -7,36 +7,42 @@ import (
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
+	"github.com/fleetca/fleetca/migrations"
 )
 
 // Migrate brings the tables up to what this program needs, with other
 // processes kept out. It does nothing when they are.
 func (s *Store) Migrate(ctx context.Context) error {
-	err := s.db.migrate(ctx, func(q querier) error {
+	err := s.db.migrate(ctx, func(q tx) error {
 		version, err := s.checkedVersion(ctx, q)
 		if err != nil {
 			return err
-		}
-		if _, err := q.exec(ctx, `CREATE TABLE IF NOT EXISTS schema_migrations (
-			version BIGINT PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_at BIGINT NOT NULL)`); err != nil {
-			return fmt.Errorf("create schema_migrations: %w", err)
 		}
 		steps, err := s.db.migrations()
 		if err != nil {
 			return err
 		}
-		for _, m := range steps[version:] {
-			if _, err := q.exec(ctx, m.SQL); err != nil {
-				return fmt.Errorf("apply migration %s: %w", m.Name, err)
-			}
-			if _, err := q.exec(ctx, `INSERT INTO schema_migrations (version, name, sha256, applied_at) VALUES ($1, $2, $3, $4)`,
-				int64(m.Version), m.Name, m.SHA256, micros(s.now())); err != nil {
-				return fmt.Errorf("record migration %s: %w", m.Name, err)
-			}
-		}
-		return nil
+		return s.applyMigrations(ctx, q, steps[version:])
 	})
 	return s.explain("migrate the database", err)
+}
+
+// applyMigrations runs steps of the schema, and records them.
+func (s *Store) applyMigrations(ctx context.Context, q tx, steps []migrations.Migration) error {
+	if _, err := q.exec(ctx, `CREATE TABLE IF NOT EXISTS schema_migrations (
+		version BIGINT PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_at BIGINT NOT NULL)`); err != nil {
+		return fmt.Errorf("create schema_migrations: %w", err)
+	}
+	for _, m := range steps {
+		if _, err := q.exec(ctx, m.SQL); err != nil {
+			return fmt.Errorf("apply migration %s: %w", m.Name, err)
+		}
+		if _, err := q.exec(ctx, `INSERT INTO schema_migrations (version, name, sha256, applied_at) VALUES ($1, $2, $3, $4)`,
+			int64(m.Version), m.Name, m.SHA256, micros(s.now())); err != nil {
+			return fmt.Errorf("record migration %s: %w", m.Name, err)
+		}
+	}
+	return nil
 }
 
 // SchemaVersion returns the number of the last migration that the database

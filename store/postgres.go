@@ -169,7 +169,7 @@ func (t *postgresTx) insertJobs(ctx context.Context, jobs []enroll.Job) error {
 
 // migrate holds an advisory lock on a connection of its own, because some of
 // River's steps need transactions of their own.
-func (e *postgresEngine) migrate(ctx context.Context, fn func(querier) error) error {
+func (e *postgresEngine) migrate(ctx context.Context, fn func(tx) error) error {
 	conn, err := e.pool.Acquire(ctx)
 	if err != nil {
 		return &beginError{err}
@@ -186,7 +186,7 @@ func (e *postgresEngine) migrate(ctx context.Context, fn func(querier) error) er
 	if err != nil {
 		return &beginError{err}
 	}
-	if err := e.finish(ctx, t, fn(pgxQuerier{t})); err != nil {
+	if err := e.finish(ctx, t, fn(&postgresTx{pgxQuerier{t}, t, e.queue})); err != nil {
 		return err
 	}
 	return e.queue.migrate(func(m *rivermigrate.Migrator[pgx.Tx]) error {
@@ -195,8 +195,10 @@ func (e *postgresEngine) migrate(ctx context.Context, fn func(querier) error) er
 	})
 }
 
+func (e *postgresEngine) name() string { return migrations.Postgres }
+
 func (e *postgresEngine) migrations() ([]migrations.Migration, error) {
-	return migrations.List(migrations.Postgres)
+	return migrations.List(e.name())
 }
 
 func (e *postgresEngine) tableExists(ctx context.Context, q querier, name string) (bool, error) {

@@ -46,6 +46,10 @@ func TestPostgres(t *testing.T) {
 			t.Parallel()
 			testPostgresMigrate(t, server.NewDatabase(t))
 		})
+		t.Run("upgrade", func(t *testing.T) {
+			t.Parallel()
+			testUpgrade(t, server.NewDatabase(t))
+		})
 		t.Run("replicas", func(t *testing.T) {
 			t.Parallel()
 			testPostgresReplicas(t, database(t))

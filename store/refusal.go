@@ -75,7 +75,7 @@ func publicKeyRefusal(ctx context.Context, q querier, holder ca.Holder, keySHA25
 }
 
 // deviceRefusal explains a device.
-func deviceRefusal(ctx context.Context, q querier, c *enroll.Claim) error {
+func deviceRefusal(ctx context.Context, q querier, c *enroll.Claim, now time.Time) error {
 	if c.Device == nil {
 		return nil
 	}
@@ -96,6 +96,16 @@ func deviceRefusal(ctx context.Context, q querier, c *enroll.Claim) error {
 		return ca.Errorf(enroll.KindDeviceHeld, "deviceId", "release the device first", "device %q is on hold", c.Device.ID)
 	case enroll.DeviceActive:
 		if first {
+			good, err := value[int64](ctx, q, `SELECT CASE WHEN EXISTS (SELECT 1 FROM certificates
+				WHERE holder_kind = 'device' AND holder_id = $1 AND status = 'good' AND not_after > $2) THEN 1 ELSE 0 END`, c.Device.ID, micros(now))
+			switch {
+			case err != nil:
+				return fmt.Errorf("look for a good certificate: %w", err)
+			case good == 0 && c.Device.Stranded:
+				return nil
+			case good == 0:
+				return ca.Errorf(enroll.KindDuplicateDevice, "deviceId", "let an operator enroll it again", "device %q is enrolled, and holds no good certificate any more", c.Device.ID)
+			}
 			return ca.Errorf(enroll.KindDuplicateDevice, "deviceId", "renew its certificate, or revoke the device and use another device id", "device %q is enrolled", c.Device.ID)
 		}
 	case enroll.DeviceRegistered:

@@ -164,7 +164,7 @@ func (t *sqliteTx) insertJobs(ctx context.Context, jobs []enroll.Job) error {
 	return t.queue.insert(ctx, t, t.tx, jobs)
 }
 
-func (e *sqliteEngine) migrate(ctx context.Context, fn func(querier) error) error {
+func (e *sqliteEngine) migrate(ctx context.Context, fn func(tx) error) error {
 	return e.update(ctx, func(q tx) error {
 		if err := fn(q); err != nil {
 			return err
@@ -176,8 +176,10 @@ func (e *sqliteEngine) migrate(ctx context.Context, fn func(querier) error) erro
 	})
 }
 
+func (e *sqliteEngine) name() string { return migrations.SQLite }
+
 func (e *sqliteEngine) migrations() ([]migrations.Migration, error) {
-	return migrations.List(migrations.SQLite)
+	return migrations.List(e.name())
 }
 
 func (e *sqliteEngine) tableExists(ctx context.Context, q querier, name string) (bool, error) {

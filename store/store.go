@@ -23,14 +23,18 @@ type Config struct {
 	// Now is the clock; nil means time.Now. Token expiry and the times that
 	// rows are stamped with follow it.
 	Now func() time.Time
+	// OnEvent returns jobs that are committed with every audit event; nil for
+	// none.
+	OnEvent func(enroll.Event) []enroll.Job
 }
 
 // A Store is an open database. It is safe for concurrent use.
 type Store struct {
-	db     engine
-	log    *slog.Logger
-	clock  func() time.Time
-	writes *committer
+	db      engine
+	log     *slog.Logger
+	clock   func() time.Time
+	onEvent func(enroll.Event) []enroll.Job
+	writes  *committer
 }
 
 var _ enroll.Store = (*Store)(nil)
@@ -48,7 +52,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, log: c.Log, clock: c.Now}
+	s := &Store{db: db, log: c.Log, clock: c.Now, onEvent: c.OnEvent}
 	if _, err := s.checkedVersion(ctx, db); err != nil {
 		return nil, errors.Join(s.explain("read the schema version", err), db.close())
 	}

@@ -61,6 +61,22 @@ func (a atTime) Scan(v any) error {
 	return nil
 }
 
+// atSome scans a column of microseconds into a time that may be missing.
+type atSome struct{ t **time.Time }
+
+// Scan implements sql.Scanner.
+func (a atSome) Scan(v any) error {
+	var t time.Time
+	if err := (atTime{&t}).Scan(v); err != nil {
+		return err
+	}
+	*a.t = nil
+	if !t.IsZero() {
+		*a.t = &t
+	}
+	return nil
+}
+
 // asBool scans a column of 0 or 1.
 type asBool struct{ b *bool }
 

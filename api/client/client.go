@@ -27,18 +27,7 @@ const basePath = "/api/v1"
 const maxAnswer = 64 << 20
 
 // A Secret is text that does not show when it is printed or logged.
-type Secret string
-
-const redacted = "REDACTED"
-
-// String returns a placeholder.
-func (Secret) String() string { return redacted }
-
-// GoString returns a placeholder.
-func (Secret) GoString() string { return redacted }
-
-// MarshalText returns a placeholder.
-func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+type Secret = enroll.Secret
 
 // A Config says which server to call, and as whom. Of CA, CAFile and
 // CAFingerprint exactly one is given.

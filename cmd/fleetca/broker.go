@@ -18,9 +18,11 @@ import (
 )
 
 func newBrokerCommand() *cobra.Command {
-	return newClientGroup("broker", "Register, verify, rotate MQTT brokers",
+	group := newClientGroup("broker", "Configure, register, verify, rotate MQTT brokers",
 		newBrokerRegisterCommand, newBrokerListCommand, newBrokerShowCommand, newBrokerCertificateCommand,
 		newBrokerVerifyCommand, newBrokerRotateCommand)
+	group.AddCommand(newBrokerConfigCommand())
+	return group
 }
 
 func newBrokerRegisterCommand(flags *clientFlags) *cobra.Command {

@@ -34,12 +34,22 @@ func (f *clientFlags) listing() format {
 }
 
 func (f *clientFlags) add(set *pflag.FlagSet) {
-	set.StringVar(&f.server, "server", "", "base URL of the server, such as https://127.0.0.1:8443")
-	set.StringVar(&f.tokenFile, "token-file", "", "file with the API token")
-	set.StringVar(&f.ca, "ca", "", "PEM file with the authority's root (trust-bundle.pem)")
-	set.StringVar(&f.fingerprint, "ca-fingerprint", "", "SHA-256 of the authority's root in hex, in place of --ca")
+	f.addServer(set)
+	f.addToken(set)
 	set.BoolVar(&f.json, "json", false, "print JSON")
 	set.BoolVar(&f.csv, "csv", false, "print listings as CSV")
+}
+
+// addToken adds the flag of the credential.
+func (f *clientFlags) addToken(set *pflag.FlagSet) {
+	set.StringVar(&f.tokenFile, "token-file", "", "file with the API token")
+}
+
+// addServer adds the flags of the connection.
+func (f *clientFlags) addServer(set *pflag.FlagSet) {
+	set.StringVar(&f.server, "server", "", "base URL of the server, such as https://127.0.0.1:8443")
+	set.StringVar(&f.ca, "ca", "", "PEM file with the authority's root (trust-bundle.pem)")
+	set.StringVar(&f.fingerprint, "ca-fingerprint", "", "SHA-256 of the authority's root in hex, in place of --ca")
 }
 
 // newClientGroup returns a command whose commands call the REST API.
@@ -62,7 +72,7 @@ func (f *clientFlags) open() (*client.Client, error) {
 	if f.tokenFile != "" {
 		text, err := os.ReadFile(f.tokenFile)
 		if err != nil {
-			return nil, usageError(fmt.Errorf("read the API token: %w", err), "mint one on the server: fleetca user token --role ROLE --data DIR")
+			return nil, usageError(fmt.Errorf("read the API token: %w", err), "log in: fleetca login --token-out FILE; or mint one on the server: fleetca user token --role ROLE --data DIR")
 		}
 		cfg.Token = client.Secret(strings.TrimSpace(string(text)))
 	}

@@ -77,7 +77,7 @@ func (d dataDir) makePassphrase() ([]byte, error) {
 func (d dataDir) lock() (release func(), err error) {
 	f, err := os.OpenFile(d.path(".lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, usageError(err, "give an initialised folder: fleetca init --data DIR")
+		return nil, usageError(err, "let this user write the folder, and see that fleetca init made it")
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
@@ -86,11 +86,12 @@ func (d dataDir) lock() (release func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// initialised reports whether init has finished on the folder.
+// initialised reports whether init, or restore, has finished on the folder.
 func (d dataDir) initialised() bool {
 	_, keys := os.Stat(d.path("keys"))
 	_, marker := os.Stat(d.initMarker())
-	return keys == nil && errors.Is(marker, os.ErrNotExist)
+	_, restoring := os.Stat(d.restoreMarker())
+	return keys == nil && errors.Is(marker, os.ErrNotExist) && errors.Is(restoring, os.ErrNotExist)
 }
 
 // writeNew writes a file that must not exist yet, and syncs it.

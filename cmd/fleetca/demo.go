@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,8 +32,10 @@ type demoConfig struct {
 	exit      bool   // end after the last step
 	json      bool
 	fault     string
+	broker    string // embedded or mosquitto
 	devices   int
-	addresses [4]string // people, machines, status, mqtts; a free port where the default is taken
+	addresses [4]string // people, machines, status, mqtts
+	anyPort   [4]bool   // whether another port will do when it is taken
 }
 
 // demoFlags names the address flags, in the order of demoConfig.addresses.
@@ -57,15 +60,18 @@ going on by hand; it exits with 0 only if every step held.`,
 			if cfg.fault != "" && cfg.fault != faultCRLReload {
 				return usageError(fmt.Errorf("--fault %q", cfg.fault), "the one fault there is: "+faultCRLReload)
 			}
+			if cfg.broker != embeddedID && cfg.broker != mosquittoID {
+				return usageError(fmt.Errorf("--broker %q", cfg.broker), "embedded, or mosquitto for a real one on this machine")
+			}
 			if cfg.devices < 2 || cfg.devices > 1000 {
 				return usageError(fmt.Errorf("--devices %d", cfg.devices), "take 2 to 1000: one is revoked, the others must stay")
 			}
 			for i, f := range demoFlags {
-				if !cmd.Flags().Changed(f.name) {
-					cfg.addresses[i] = freeAddress(cfg.addresses[i])
-				}
+				cfg.anyPort[i] = !cmd.Flags().Changed(f.name)
 			}
-			return runDemo(cmd.Context(), cfg, cmd.OutOrStdout())
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP) // the terminal is closed
+			defer stop()
+			return runDemo(ctx, cfg, cmd.OutOrStdout())
 		},
 	}
 	f := cmd.Flags()
@@ -73,21 +79,12 @@ going on by hand; it exits with 0 only if every step held.`,
 	f.BoolVar(&cfg.exit, "exit", false, "end after the last step")
 	f.BoolVar(&cfg.json, "json", false, "print one JSON object a step")
 	f.StringVar(&cfg.fault, "fault", "", "break something, to see the proof fail: crl-reload")
+	f.StringVar(&cfg.broker, "broker", embeddedID, "embedded, or mosquitto for a real one on this machine")
 	f.IntVar(&cfg.devices, "devices", 5, "how many devices to enroll")
 	for i, d := range demoFlags {
-		f.StringVar(&cfg.addresses[i], d.name, d.value, d.usage+"; another port when this one is taken")
+		f.StringVar(&cfg.addresses[i], d.name, d.value, d.usage+"; a free port when it is not given and taken")
 	}
 	return cmd
-}
-
-// freeAddress returns addr, or one with a free port when it is taken.
-func freeAddress(addr string) string {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return "127.0.0.1:0"
-	}
-	l.Close()
-	return addr
 }
 
 // A demo is a demonstration under way.
@@ -95,8 +92,10 @@ type demo struct {
 	cfg       demoConfig
 	dir       dataDir
 	out       *demoOutput
+	resumed   bool // on a folder that a demo used before
 	server    *server
 	deaf      *deafDriver
+	mosquitto *mosquittoProcess // nil for the embedded broker
 	admin     *client.Client
 	factory   *client.Client
 	fleet     []*demoDevice
@@ -185,21 +184,29 @@ func (d *demo) stop() error {
 	for _, dev := range d.fleet {
 		dev.disconnect()
 	}
-	if d.server == nil {
-		return nil
+	var errs []error
+	if d.mosquitto != nil {
+		errs = append(errs, d.mosquitto.stop())
 	}
-	return d.server.stop()
+	if d.server != nil {
+		errs = append(errs, d.server.stop())
+	}
+	return errors.Join(errs...)
 }
+
+// broker returns the demo's broker.
+func (d *demo) broker() *managedBroker { return d.server.brokers[0] }
 
 // makeAuthority takes step 1: init, unless the folder has an authority.
 func (d *demo) makeAuthority(ctx context.Context) (string, error) {
-	made := "in use again"
+	made, resumed := "in use again", true
 	if !d.dir.initialised() {
 		if _, err := initialize(ctx, initConfig{data: d.cfg.data, organization: "fleetca demo"}); err != nil {
 			return "", err
 		}
-		made = "a root (its key apart, encrypted), an issuer for devices, one for brokers; SQLite"
+		made, resumed = "a root (its key apart, encrypted), an issuer for devices, one for brokers; SQLite", false
 	}
+	d.resumed = resumed
 	roots, err := readCertificates(d.dir.trustBundle())
 	if err != nil {
 		return "", err
@@ -213,20 +220,25 @@ func (d *demo) makeAuthority(ctx context.Context) (string, error) {
 
 // startServer takes step 2: three listeners, the broker, and clients.
 func (d *demo) startServer(ctx context.Context) (string, error) {
-	s, err := startServer(ctx, serveConfig{
+	cfg := serveConfig{
 		data: d.cfg.data, log: slog.New(slog.DiscardHandler), proofTimeout: 3 * time.Second,
-		peopleAddr: d.cfg.addresses[0], machineAddr: d.cfg.addresses[1], statusAddr: d.cfg.addresses[2], mqttsAddr: d.cfg.addresses[3],
+		peopleAddr: d.cfg.addresses[0], machineAddr: d.cfg.addresses[1], statusAddr: d.cfg.addresses[2],
+		anyPort: map[string]bool{"people-addr": d.cfg.anyPort[0], "machine-addr": d.cfg.anyPort[1], "status-addr": d.cfg.anyPort[2], "mqtts-addr": d.cfg.anyPort[3]},
 		wrapDriver: func(driver brokers.Driver) brokers.Driver {
 			d.deaf = &deafDriver{Driver: driver}
 			return d.deaf
 		},
-	})
+	}
+	if err := d.prepareBroker(&cfg); err != nil {
+		return "", err
+	}
+	s, err := startServer(ctx, cfg)
 	if err != nil {
 		return "", err
 	}
 	d.server = s
 	d.endpoints.People, d.endpoints.Machines, d.endpoints.Status = s.url("people"), s.url("machines"), s.url("status")
-	d.endpoints.Broker = embeddedID
+	d.endpoints.Broker = d.broker().id
 	for _, t := range []struct {
 		role   enroll.Role
 		token  *string

@@ -131,7 +131,7 @@ Go on by hand, in that folder (endpoints.json holds all of this):
 
   curl --cacert trust-bundle.pem -H "Authorization: Bearer %s" %s/api/v1/devices
   mosquitto_pub -h %s -p %s --cafile trust-bundle.pem --cert devices/%s/chain.pem --key devices/%s/key.pem -q 1 -t devices/%s/hello -m hi
-  fleetca verify %s --ca trust-bundle.pem --cert devices/%s/chain.pem --key devices/%s/key.pem   (revoked: it fails)
+  fleetca verify %s --ca trust-bundle.pem --cert devices/%s/chain.pem --key devices/%s/key.pem --crl crl.pem   (revoked: it fails)
 
 `, len(e.Devices), d.cfg.data, e.People, e.Machines, e.Status, e.MQTTS, e.AdminToken, e.AdminToken, e.People,
 		name, port, good, good, good, e.MQTTS, e.RevokedDevice, e.RevokedDevice)

@@ -18,35 +18,45 @@ import (
 	"github.com/fleetca/fleetca/enroll/mqtts"
 )
 
-// showBroker takes step 3: the embedded broker is up, and known to the server.
+// showBroker takes step 3: the broker is up, and known to the server.
 func (d *demo) showBroker(ctx context.Context) (string, error) {
-	b, err := d.admin.Broker(ctx, embeddedID)
+	b, err := d.admin.Broker(ctx, d.broker().id)
 	if err != nil {
 		return "", clientError(err)
 	}
 	d.endpoints.MQTTS = b.URL
-	return b.URL + ": client certificates mandatory, CRL checked on every handshake", nil
+	kind := b.Kind
+	if d.mosquitto != nil {
+		// It does not start without a certificate.
+		if err := d.server.certify(ctx, d.broker()); err != nil {
+			return "", err
+		}
+		if kind, err = d.mosquitto.start(ctx, b.URL); err != nil {
+			return "", err
+		}
+	}
+	return kind + " at " + b.URL + ": client certificates mandatory, CRL checked on every handshake", nil
 }
 
 // verifyBroker takes step 4: the broker's first certificate, and the eight steps.
 func (d *demo) verifyBroker(ctx context.Context) (string, error) {
-	b, err := d.admin.Broker(ctx, embeddedID)
+	b, err := d.admin.Broker(ctx, d.broker().id)
 	if err != nil {
 		return "", clientError(err)
 	}
-	csr, err := d.server.broker.CertificateRequest(ctx, b.Names)
+	csr, err := d.broker().driver.CertificateRequest(ctx, b.Names)
 	if err != nil {
 		return "", err
 	}
 	text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}))
-	issued, err := d.admin.IssueBroker(ctx, embeddedID, text, client.IdempotencyKey(uuid.NewString()))
+	issued, err := d.admin.IssueBroker(ctx, d.broker().id, text, client.IdempotencyKey(uuid.NewString()))
 	if err != nil {
 		return "", clientError(err)
 	}
-	if err := d.server.broker.Install(ctx, derChain(issued.Chain)); err != nil {
+	if err := d.broker().driver.Install(ctx, derChain(issued.Chain)); err != nil {
 		return "", err
 	}
-	if d.report, err = d.admin.VerifyBroker(ctx, embeddedID); err != nil {
+	if d.report, err = d.admin.VerifyBroker(ctx, d.broker().id); err != nil {
 		return "", clientError(err)
 	}
 	if d.report.Verdict != mqtts.VerdictPass {
@@ -133,7 +143,7 @@ func (d *demo) rotateBroker(ctx context.Context) (string, error) {
 	for _, dev := range d.fleet {
 		dev.startTraffic()
 	}
-	r, err := d.admin.RotateBroker(ctx, embeddedID, false, client.IdempotencyKey(uuid.NewString()))
+	r, err := d.startRotation(ctx)
 	if err != nil {
 		return "", clientError(err)
 	}
@@ -166,6 +176,18 @@ func (d *demo) rotateBroker(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%s -> %s; the same %d connections before and after; %d messages at QoS 1, none missing", r.OldSerial, r.NewSerial, len(after), sent), nil
 }
 
+// startRotation starts a rotation, once one that an interrupted demo left
+// behind has ended.
+func (d *demo) startRotation(ctx context.Context) (*enroll.Rotation, error) {
+	for {
+		r, err := d.admin.RotateBroker(ctx, d.broker().id, false, client.IdempotencyKey(uuid.NewString()))
+		if !errors.Is(err, ca.IsKind(enroll.KindConflict)) || ctx.Err() != nil {
+			return r, err
+		}
+		time.Sleep(pollPause)
+	}
+}
+
 // lastDetail returns the detail of the step that failed, or of the last that ran.
 func lastDetail(steps []enroll.Step) string {
 	detail := ""
@@ -192,7 +214,7 @@ func (d *demo) settledSessions(ctx context.Context) (ids []string, err error) {
 
 // sessions returns the fleet's connections, from the broker's own list.
 func (d *demo) sessions(ctx context.Context) ([]string, error) {
-	all, err := d.server.broker.Sessions(ctx)
+	all, err := d.broker().driver.Sessions(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -209,9 +209,31 @@ func TestDemoByHand(t *testing.T) {
 	}
 }
 
+// The demo on a real Mosquitto, twice on one folder, and with the fault.
+func TestDemoMosquitto(t *testing.T) {
+	t.Parallel()
+	if _, err := findMosquitto(); err != nil {
+		tool(t, "mosquitto", "mosquitto")
+	}
+	dir := filepath.Join(t.TempDir(), "demo")
+	for range 2 {
+		if out, stderr, code := fleetca(t, demoArgs(dir, "--broker", "mosquitto")...); code != 0 {
+			t.Fatalf("exit %d\n%s%s", code, out, stderr)
+		}
+		checkDemoFolder(t, dir, readEndpoints(t, dir))
+	}
+	out, stderr, code := fleetca(t, demoArgs(dir, "--broker", "mosquitto", "--fault", "crl-reload")...)
+	if code != exitFail || !strings.Contains(stderr, "demo step 7") {
+		t.Errorf("with the fault: exit %d\n%s%s", code, out, stderr)
+	}
+	if _, stderr, code := fleetca(t, demoArgs(dir)...); code != exitFail && code != exitUsage || !strings.Contains(stderr, "another broker") {
+		t.Errorf("with another broker: exit %d, %s", code, stderr)
+	}
+}
+
 func TestDemoUsage(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"demo", "--fault", "nothing"}, {"demo", "--devices", "1"}, {"demo", "extra"}} {
+	for _, args := range [][]string{{"demo", "--fault", "nothing"}, {"demo", "--devices", "1"}, {"demo", "--broker", "carrier-pigeon"}, {"demo", "extra"}} {
 		if _, stderr, code := fleetca(t, args...); code != exitUsage || !strings.Contains(stderr, "hint:") {
 			t.Errorf("%v: exit %d, %s", args, code, stderr)
 		}

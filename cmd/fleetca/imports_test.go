@@ -21,6 +21,7 @@ var mayImport = map[string][]string{
 	"migrations":                {},
 	"enroll/mqtts":              {},
 	"enroll/brokers":            {"enroll/mqtts"},
+	"enroll/brokers/mosquitto":  {"enroll/mqtts", "enroll/brokers"},
 	"enroll/brokers/brokertest": {"enroll/brokers"}, // a test kit
 	"enroll/brokers/embedded":   {"enroll/mqtts", "enroll/brokers"},
 	"enroll":                    {"ca", "enroll/mqtts", "enroll/brokers"},
@@ -28,7 +29,7 @@ var mayImport = map[string][]string{
 	"api/client":                {"ca", "enroll", "enroll/mqtts"},
 	"store":                     {"ca", "enroll", "migrations"},
 	"store/storetest":           {"ca", "enroll", "enroll/mqtts"},
-	"cmd/fleetca":               {"ca", "enroll", "enroll/mqtts", "enroll/brokers", "enroll/brokers/embedded", "api", "api/client", "store", "migrations"},
+	"cmd/fleetca":               {"ca", "enroll", "enroll/mqtts", "enroll/brokers", "enroll/brokers/embedded", "enroll/brokers/mosquitto", "api", "api/client", "store", "migrations"},
 }
 
 // fences says which packages alone may import a third party.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +20,9 @@ type initConfig struct {
 	data           string // folder; made when missing
 	passphraseFile string // of the key files; one is made up when empty
 	rootKeyOut     string // where the root's key goes; data/root/key.pem when empty
+	rootCert       string // PEM file with a root of one's own; one is made when empty
+	rootKey        string // its key: a file, or a KMS URI
+	rootPassphrase string // file with the passphrase of that key; the same as passphraseFile's when empty
 	organization   string // O of the certificates
 	database       string // store URL; SQLite in the folder when empty
 }
@@ -38,6 +42,12 @@ never reads it: move it off this machine.`,
 			if cfg.data == "" {
 				return usageError(errors.New("--data is missing"), "name the folder to make, such as --data /var/lib/fleetca")
 			}
+			if (cfg.rootCert == "") != (cfg.rootKey == "") {
+				return usageError(errors.New("--root-cert and --root-key go together"), "give both for a root of your own, or neither")
+			}
+			if cfg.rootCert != "" && cfg.rootKeyOut != "" {
+				return usageError(errors.New("--root-key-out makes no sense with --root-cert"), "leave it out: the key stays where it is")
+			}
 			root, err := initialize(cmd.Context(), cfg)
 			if err != nil {
 				return err
@@ -49,6 +59,9 @@ never reads it: move it off this machine.`,
 	f.StringVar(&cfg.data, "data", "", "folder for keys and database")
 	f.StringVar(&cfg.passphraseFile, "passphrase-file", "", "file with the passphrase that encrypts the keys (or FLEETCA_PASSPHRASE); made up into DIR/passphrase when missing")
 	f.StringVar(&cfg.rootKeyOut, "root-key-out", "", "where to write the root's encrypted key (default DIR/root/key.pem)")
+	f.StringVar(&cfg.rootCert, "root-cert", "", "PEM file with a root of your own, in place of one made here")
+	f.StringVar(&cfg.rootKey, "root-key", "", "key of --root-cert: a PEM file, or a KMS URI; read once, and not kept")
+	f.StringVar(&cfg.rootPassphrase, "root-passphrase-file", "", "file with the passphrase of --root-key (default: the same as the other keys')")
 	f.StringVar(&cfg.organization, "organization", "fleetca", "organization in the issuers' names")
 	f.StringVar(&cfg.database, "database", "", "database URL (default SQLite at DIR/fleetca.db)")
 	return cmd
@@ -69,7 +82,11 @@ func initialize(ctx context.Context, cfg initConfig) (rootSHA256 string, err err
 	if rootKey == "" {
 		rootKey = d.rootKey()
 	}
-	h, err := ca.Initialize(ctx, ca.InitConfig{Dir: cfg.data, RootKeyPath: rootKey, Passphrase: passphrase, Organization: cfg.organization})
+	hierarchy := ca.InitConfig{Dir: cfg.data, RootKeyPath: rootKey, Passphrase: passphrase, Organization: cfg.organization}
+	if err := cfg.ownRoot(&hierarchy); err != nil {
+		return "", err
+	}
+	h, err := ca.Initialize(ctx, hierarchy)
 	if errors.Is(err, os.ErrExist) {
 		return "", hinted(err, "it is in the way and is not overwritten: move it, or choose another --root-key-out")
 	}
@@ -95,6 +112,32 @@ func initialize(ctx context.Context, cfg initConfig) (rootSHA256 string, err err
 	return fingerprint, os.Remove(d.initMarker())
 }
 
+// ownRoot fills in the root that init was given, if any.
+func (cfg initConfig) ownRoot(h *ca.InitConfig) error {
+	if cfg.rootCert == "" {
+		return nil
+	}
+	certs, err := readCertificates(cfg.rootCert)
+	if err == nil && len(certs) != 1 {
+		err = fmt.Errorf("%s holds %d certificates", cfg.rootCert, len(certs))
+	}
+	if err != nil {
+		return usageError(fmt.Errorf("--root-cert: %w", err), "give a PEM file with the root's certificate alone")
+	}
+	h.RootCertificate, h.RootKeyURI, h.RootPassphrase = certs[0], cfg.rootKey, h.Passphrase
+	if !strings.Contains(cfg.rootKey, ":") { // a file, not a URI
+		path, err := filepath.Abs(cfg.rootKey)
+		if err != nil {
+			return err
+		}
+		h.RootKeyURI = "softkms:path=" + path
+	}
+	if cfg.rootPassphrase != "" {
+		h.RootPassphrase, err = dataDir(cfg.data).readPassphrase(cfg.rootPassphrase)
+	}
+	return err
+}
+
 // initPassphrase returns the passphrase given, or makes one up.
 func initPassphrase(d dataDir, file string) ([]byte, error) {
 	if file == "" && os.Getenv("FLEETCA_PASSPHRASE") == "" {
@@ -114,6 +157,8 @@ func prepareInit(d dataDir) error {
 				return err
 			}
 		}
+	} else if _, err := os.Stat(d.restoreMarker()); err == nil {
+		return hinted(fmt.Errorf("a restore into %s was interrupted", string(d)), "run it again with the same flags, or choose an empty folder")
 	} else {
 		for _, name := range []string{"keys", "root", "fleetca.db"} {
 			if _, err := os.Stat(d.path(name)); err == nil {
@@ -137,7 +182,9 @@ func printInit(cmd *cobra.Command, cfg initConfig, root string) error {
 	fmt.Fprintf(out, "An authority was made in %s\n\n", cfg.data)
 	fmt.Fprintf(out, "  root SHA-256   %s\n", root)
 	fmt.Fprintf(out, "  trust bundle   %s\n", d.trustBundle())
-	fmt.Fprintf(out, "  root key       %s   move it off this machine\n", key)
+	if cfg.rootCert == "" {
+		fmt.Fprintf(out, "  root key       %s   move it off this machine\n", key)
+	}
 	if _, err := os.Stat(d.passphrase()); err == nil {
 		fmt.Fprintf(out, "  passphrase     %s   keep a copy elsewhere: no key opens without it\n", d.passphrase())
 	}

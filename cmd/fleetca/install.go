@@ -41,10 +41,20 @@ var installations = []installation{
 		files: []string{"Containerfile"},
 		next:  "Next: the first lines of the file say how to build and run it.\n",
 	},
+	{
+		name: "alerts", short: "alert rules for Prometheus",
+		files: []string{"alerts.yaml"},
+		next:  "Next: name the file in rule_files of Prometheus, and scrape http://HOST:8080/metrics as job fleetca.\n",
+	},
+	{
+		name: "grafana", short: "board for Grafana",
+		files: []string{"grafana.json"},
+		next:  "Next: import the file in Grafana, and choose the Prometheus that scrapes fleetca.\n",
+	},
 }
 
 func newInstallCommand() *cobra.Command {
-	group := &cobra.Command{Use: "install", Short: "Write files for running it: systemd, container, man pages"}
+	group := &cobra.Command{Use: "install", Short: "Write files for running it: systemd, container, alerts, Grafana board, man pages"}
 	for _, i := range installations {
 		group.AddCommand(newInstallFilesCommand(i))
 	}

@@ -70,8 +70,8 @@ then the file.`,
 			root.AddCommand(c)
 		}
 	}
-	add("server", newDemoCommand(), newInitCommand(), newServeCommand(), newMigrateCommand(), newUserCommand(), newInstallCommand(), newDoctorCommand())
-	add("client", newDeviceCommand(), newBrokerCommand(), newOrderCommand(), newTokenCommand(), newCertCommand(), newTrustCommand())
+	add("server", newDemoCommand(), newInitCommand(), newServeCommand(), newMigrateCommand(), newBackupCommand(), newRestoreCommand(), newUserCommand(), newInstallCommand(), newDoctorCommand(), newPassphraseCommand())
+	add("client", newLoginCommand(), newLogoutCommand(), newDeviceCommand(), newBrokerCommand(), newOrderCommand(), newTokenCommand(), newCertCommand(), newTrustCommand())
 	root.AddCommand(newVerifyCommand(), newVersionCommand())
 	checkArguments(root)
 	return root

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 
@@ -82,43 +81,4 @@ func printOrder(cmd *cobra.Command, flags *clientFlags, o *enroll.WorkOrder) err
 	}
 	return printFacts(cmd.OutOrStdout(), "work order", o.ID, "product", o.Product, "profile", o.Profile,
 		"issued", fmt.Sprintf("%d of %d", o.Issued, o.Quantity), "state", string(o.State))
-}
-
-func newTokenCommand() *cobra.Command {
-	return newClientGroup("token", "Make enrollment tokens", newTokenCreateCommand)
-}
-
-func newTokenCreateCommand(flags *clientFlags) *cobra.Command {
-	var t enroll.NewToken
-	var order string
-	cmd := &cobra.Command{
-		Use:   "create --work-order ID",
-		Short: "Make an enrollment token for a work order",
-		Long:  "Make an enrollment token for a work order, and print it. It is shown this once; only its SHA-256 is stored.",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if order == "" {
-				return usageError(errors.New("--work-order is missing"), "fleetca order list shows them")
-			}
-			c, err := flags.open()
-			if err != nil {
-				return err
-			}
-			made, err := c.CreateEnrollmentToken(cmd.Context(), order, t, client.IdempotencyKey(uuid.NewString()))
-			if err != nil {
-				return clientError(err)
-			}
-			if flags.json {
-				return printJSON(cmd.OutOrStdout(), made)
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), made.Token)
-			return nil
-		},
-	}
-	f := cmd.Flags()
-	f.StringVar(&order, "work-order", "", "work order")
-	f.StringVar(&t.DeviceID, "device", "", "the one device it is for (default: any)")
-	f.Int64Var(&t.Uses, "uses", 1, "how many devices it enrolls")
-	f.StringVar(&t.ExpiresIn, "expires", "24h", "how long it is valid")
-	return cmd
 }

@@ -25,15 +25,37 @@ func readReadme(t *testing.T) string {
 	return string(text)
 }
 
-// TestReadme runs every command of the README's walk as a person would paste
-// it, on free ports. The two commands above it are TestDemo, and this.
+// The README's walks, as a person would paste them: every command, and what
+// must be seen, in this order. The two commands above them are TestDemo, and
+// this.
 func TestReadme(t *testing.T) {
 	t.Parallel()
-	bash := tool(t, "bash", "bash")
 	for _, name := range []string{"curl", "openssl", "awk", "od"} {
 		tool(t, name, name)
 	}
-	readme := readReadme(t)
+	walk(t, "## By hand", `"id":"WO-1"`, "dev-1.pem: OK", "PASS", `"verdict":"pass"`, "20 02 00 00",
+		`"state":"proven"`, "alert", "refused", "client_certificate_revoked", "refused, exit code 1")
+}
+
+func TestReadmeMosquitto(t *testing.T) {
+	t.Parallel()
+	if _, err := findMosquitto(); err != nil {
+		tool(t, "mosquitto", "mosquitto")
+	}
+	tool(t, "mosquitto_pub", "mosquitto-clients")
+	walk(t, "## With Mosquitto", "An authority was made", "Broker mosq is configured", "0 of 2", "PASS", "published",
+		"done", "0 dropped", "proven", "refusal_seen", "refused")
+}
+
+// walk runs the commands of a section on free ports.
+func walk(t *testing.T, section string, want ...string) {
+	t.Helper()
+	bash := tool(t, "bash", "bash")
+	_, readme, found := strings.Cut(readReadme(t), "\n"+section)
+	if !found {
+		t.Fatalf("README has no section %q", section)
+	}
+	readme, _, _ = strings.Cut(readme, "\n## ")
 	var script strings.Builder
 	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(readme, -1) {
 		script.WriteString(block[1])
@@ -43,16 +65,18 @@ func TestReadme(t *testing.T) {
 	for _, d := range demoFlags { // the same defaults as serve's
 		addr := freePort(t)
 		text = strings.ReplaceAll(text, d.value, addr)
+		_, before, _ := strings.Cut(d.value, ":")
+		_, after, _ := strings.Cut(addr, ":")
+		text = strings.ReplaceAll(text, "-p "+before+" ", "-p "+after+" ")
 		if d.name != "mqtts-addr" {
 			env = append(env, "FLEETCA_"+strings.ToUpper(strings.ReplaceAll(d.name, "-", "_"))+"="+addr)
 		}
 	}
 	// Built already: the test binary is the program.
-	const build = "go build -o fleetca ./cmd/fleetca\n"
-	if !strings.HasPrefix(text, build) {
-		t.Fatalf("the walk does not begin with the build:\n%s", text)
+	text = strings.TrimPrefix(text, "go build -o fleetca ./cmd/fleetca\n")
+	if os.Geteuid() == 0 {
+		env = append(env, "FLEETCA_USER=root") // Mosquitto's: the folder is the test's alone
 	}
-	text = strings.TrimPrefix(text, build)
 
 	dir := t.TempDir()
 	exe, err := os.Executable()
@@ -77,10 +101,7 @@ func TestReadme(t *testing.T) {
 		t.Fatalf("%v\n%s\n%s", err, out, log)
 	}
 	rest := string(out)
-	for _, want := range []string{
-		`"id":"WO-1"`, "dev-1.pem: OK", "PASS", `"verdict":"pass"`, "20 02 00 00",
-		`"state":"proven"`, "alert", "refused", "client_certificate_revoked", "refused, exit code 1",
-	} {
+	for _, want := range want {
 		_, after, found := strings.Cut(rest, want)
 		if !found {
 			t.Fatalf("%q is missing, or out of order, in\n%s", want, out)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -11,12 +12,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/store"
 )
 
 func newServeCommand() *cobra.Command {
 	var cfg serveConfig
 	var hosts, level string
+	var hook webhookFlags
 	cmd := &cobra.Command{
 		Use:   "serve --data DIR",
 		Short: "Run the authority of a folder",
@@ -39,7 +42,12 @@ renewed. SIGTERM stops in order.`,
 			if err := l.UnmarshalText([]byte(level)); err != nil {
 				return usageError(fmt.Errorf("--log-level %q", level), "one of debug, info, warn, error")
 			}
-			cfg.publicHosts, cfg.certifyBroker = splitList(hosts), true
+			cfg.publicHosts, cfg.certifyBrokers = splitList(hosts), true
+			webhook, err := hook.webhook()
+			if err != nil {
+				return err
+			}
+			cfg.webhook = webhook
 			threshold := new(slog.LevelVar)
 			threshold.Set(l)
 			cfg.log = newLogger(cmd.ErrOrStderr(), threshold)
@@ -54,9 +62,32 @@ renewed. SIGTERM stops in order.`,
 	f.StringVar(&cfg.machineAddr, "machine-addr", "127.0.0.1:9443", "HTTPS for machines and client certificates")
 	f.StringVar(&cfg.statusAddr, "status-addr", "127.0.0.1:8080", "plain HTTP for CRLs, health and metrics")
 	f.StringVar(&cfg.mqttsAddr, "mqtts-addr", "", "run the embedded MQTT broker on this address, such as 127.0.0.1:8883")
+	f.StringSliceVar(&cfg.mosquitto, "mosquitto", nil, "folder of a Mosquitto on this host, as fleetca broker config mosquitto wrote it; may be repeated")
 	f.StringVar(&hosts, "public-host", "", "names and IP addresses that clients use, comma-separated; the first goes into URLs")
+	f.StringVar(&hook.url, "webhook", "", "HTTPS URL that audit events are sent to, signed")
+	f.StringVar(&hook.secretFile, "webhook-secret-file", "", "file with the secret that signs them")
+	f.StringSliceVar(&hook.events, "webhook-events", nil, "beginnings of the actions to send, such as device.revoke,revocation (default all)")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
+}
+
+// webhookFlags are the flags of the webhook.
+type webhookFlags struct {
+	url, secretFile string
+	events          []string
+}
+
+// webhook returns the webhook of the flags; nil for none.
+func (f webhookFlags) webhook() (*enroll.Webhook, error) {
+	if f.url == "" {
+		return nil, nil
+	}
+	secret, err := os.ReadFile(f.secretFile)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("--webhook-secret-file: %w", err), "openssl rand -hex 32 makes a secret")
+	}
+	w := &enroll.Webhook{URL: f.url, Secret: bytes.TrimSpace(secret), Actions: f.events}
+	return w, usageErrorOf(w.Check())
 }
 
 // serve runs a server until it is told to stop.

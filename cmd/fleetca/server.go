@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,7 +22,6 @@ import (
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/enroll/brokers"
-	"github.com/fleetca/fleetca/enroll/brokers/embedded"
 	"github.com/fleetca/fleetca/store"
 )
 
@@ -35,23 +36,23 @@ const (
 	maxHeader     = 16 << 10
 )
 
-// embeddedID is the broker id of the embedded broker.
-const embeddedID = "embedded"
-
 // serveConfig is what a server works with.
 type serveConfig struct {
-	data           string   // folder that init made
-	passphraseFile string   // of the key files; see dataDir.readPassphrase
-	database       string   // store URL; SQLite in the folder when empty
-	peopleAddr     string   // HTTPS for people, host:port
-	machineAddr    string   // HTTPS for machines
-	statusAddr     string   // plain HTTP: CRLs, health, metrics
-	mqttsAddr      string   // of an embedded broker; none when empty
-	certifyBroker  bool     // give the embedded broker a certificate before the server is ready
-	publicHosts    []string // names and addresses clients use; the first goes into URLs
+	data           string          // folder that init made
+	passphraseFile string          // of the key files; see dataDir.readPassphrase
+	database       string          // store URL; SQLite in the folder when empty
+	peopleAddr     string          // HTTPS for people, host:port
+	machineAddr    string          // HTTPS for machines
+	statusAddr     string          // plain HTTP: CRLs, health, metrics
+	mqttsAddr      string          // of an embedded broker; none when empty
+	anyPort        map[string]bool // flags of addresses that another port will do for when theirs is taken
+	mosquitto      []string        // folders of Mosquittos on this host, as broker config mosquitto wrote them
+	certifyBrokers bool            // give brokers that have none a certificate before the server is ready
+	publicHosts    []string        // names and addresses clients use; the first goes into URLs
+	webhook        *enroll.Webhook // where audit events are sent; nil for nowhere
 	log            *slog.Logger
 	proofTimeout   time.Duration
-	// wrapDriver stands between the service and the embedded broker; nil for nothing.
+	// wrapDriver stands between the service and each broker; nil for nothing.
 	wrapDriver func(brokers.Driver) brokers.Driver
 }
 
@@ -63,7 +64,7 @@ type server struct {
 	store     *store.Store
 	authority *ca.Authority
 	service   *enroll.Service
-	broker    *embedded.Broker // nil for none
+	brokers   []*managedBroker
 	identity  *identity
 	listeners map[string]net.Listener // people, machines, status
 	servers   []*http.Server
@@ -80,6 +81,9 @@ func startServer(ctx context.Context, cfg serveConfig) (_ *server, err error) {
 			err = errors.Join(err, s.stop())
 		}
 	}()
+	if _, err := os.Stat(s.dir.restoreMarker()); err == nil {
+		return nil, usageError(fmt.Errorf("a restore into %s was interrupted", cfg.data), "run fleetca restore again with the same flags")
+	}
 	if !s.dir.initialised() {
 		return nil, usageError(fmt.Errorf("%s holds no authority", cfg.data), "make one: fleetca init --data "+cfg.data)
 	}
@@ -92,13 +96,15 @@ func startServer(ctx context.Context, cfg serveConfig) (_ *server, err error) {
 	if err := s.openAuthority(ctx); err != nil {
 		return nil, err
 	}
-	drivers, err := s.openBroker()
-	if err != nil {
+	if cfg.webhook != nil {
+		cfg.webhook.Client = s.webhookClient()
+	}
+	if err := s.openBrokers(); err != nil {
 		return nil, err
 	}
 	s.service = enroll.New(enroll.Config{
-		Authority: s.authority, Store: s.store, Drivers: drivers, MachineURL: s.url("machines"),
-		Log: cfg.log, ProofTimeout: cfg.proofTimeout,
+		Authority: s.authority, Store: s.store, Drivers: s.drivers(), MachineURL: s.url("machines"),
+		Log: cfg.log, ProofTimeout: cfg.proofTimeout, Webhook: cfg.webhook,
 	})
 	if err := s.service.SetStatusURL(ctx, s.url("status")); err != nil {
 		return nil, err
@@ -109,13 +115,8 @@ func startServer(ctx context.Context, cfg serveConfig) (_ *server, err error) {
 	if err := s.startIdentity(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.startBroker(ctx); err != nil {
+	if err := s.startBrokers(ctx); err != nil {
 		return nil, err
-	}
-	if s.broker != nil && cfg.certifyBroker {
-		if err := s.certifyBroker(ctx); err != nil {
-			return nil, err
-		}
 	}
 	return s, s.serve(ctx)
 }
@@ -125,7 +126,7 @@ func (s *server) listen(ctx context.Context) error {
 	for _, l := range []struct{ name, flag, addr string }{
 		{"people", "people-addr", s.cfg.peopleAddr}, {"machines", "machine-addr", s.cfg.machineAddr}, {"status", "status-addr", s.cfg.statusAddr},
 	} {
-		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", l.addr)
+		listener, err := s.listenOn(ctx, l.flag, l.addr)
 		if err != nil {
 			return usageError(fmt.Errorf("--%s %s: %w", l.flag, l.addr, err), "free the port, or give another address")
 		}
@@ -134,13 +135,26 @@ func (s *server) listen(ctx context.Context) error {
 	return nil
 }
 
+// listenOn listens on an address, or on another port where that will do.
+func (s *server) listenOn(ctx context.Context, flag, addr string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) && s.cfg.anyPort[flag] {
+		return new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	}
+	return l, err
+}
+
 // openAuthority opens the store, and the issuers' keys.
 func (s *server) openAuthority(ctx context.Context) error {
 	passphrase, err := s.dir.readPassphrase(s.cfg.passphraseFile)
 	if err != nil {
 		return err
 	}
-	if s.store, err = store.Open(ctx, store.Config{URL: s.dir.databaseURL(s.cfg.database), Log: s.cfg.log}); err != nil {
+	storeConfig := store.Config{URL: s.dir.databaseURL(s.cfg.database), Log: s.cfg.log}
+	if s.cfg.webhook != nil {
+		storeConfig.OnEvent = s.cfg.webhook.EventJobs
+	}
+	if s.store, err = store.Open(ctx, storeConfig); err != nil {
 		return err
 	}
 	if err := s.store.Migrate(ctx); err != nil {
@@ -158,32 +172,6 @@ func (s *server) openAuthority(ctx context.Context) error {
 		Issuers: issuers, Keys: ca.Keyring{Dir: s.cfg.data, Passphrase: passphrase}, Ledger: s.store, LastEvent: last,
 	})
 	return err
-}
-
-// openBroker opens the embedded broker, if one is asked for, and returns the
-// drivers of brokers by their id.
-func (s *server) openBroker() (map[string]brokers.Driver, error) {
-	if s.cfg.mqttsAddr == "" {
-		return nil, nil
-	}
-	var clientCAs []*x509.Certificate
-	for _, i := range s.authority.Issuers() {
-		if i.Purpose == ca.PurposeDevice {
-			clientCAs = append(clientCAs, i.Certificate)
-		}
-	}
-	var err error
-	s.broker, err = embedded.New(embedded.Config{
-		Addr: s.cfg.mqttsAddr, Dir: s.cfg.data, CRLFile: s.dir.crl(), ClientCAs: clientCAs, Log: s.cfg.log,
-	})
-	if err != nil {
-		return nil, err
-	}
-	var driver brokers.Driver = s.broker
-	if s.cfg.wrapDriver != nil {
-		driver = s.cfg.wrapDriver(driver)
-	}
-	return map[string]brokers.Driver{embeddedID: driver}, nil
 }
 
 // startIdentity makes sure of the server's own certificate.
@@ -237,66 +225,6 @@ func (s *server) url(name string) string {
 	return scheme + "://" + net.JoinHostPort(s.publicHost(l), port)
 }
 
-// startBroker starts the embedded broker with the newest CRLs, and registers
-// it under the URL it has now.
-func (s *server) startBroker(ctx context.Context) error {
-	if s.broker == nil {
-		return nil
-	}
-	if err := s.broker.Start(); err != nil {
-		return usageError(fmt.Errorf("--mqtts-addr %s: %w", s.cfg.mqttsAddr, err), "free the port, or give another address")
-	}
-	_, port, _ := net.SplitHostPort(s.broker.Addr().String())
-	b := enroll.NewBroker{
-		ID: embeddedID, Kind: s.broker.Kind(), Names: s.publicNames(),
-		URL: "mqtts://" + net.JoinHostPort(s.publicHost(s.listeners["status"]), port),
-	}
-	_, err := s.service.Broker(ctx, embeddedID)
-	switch {
-	case errors.Is(err, ca.IsKind(ca.KindNotFound)):
-		_, err = s.service.CreateBroker(ctx, serverCall(), b)
-	case err == nil:
-		err = s.service.MoveBroker(ctx, "server", b)
-	}
-	if err != nil {
-		return err
-	}
-	return s.service.PushCRLs(ctx)
-}
-
-// serverCall is a call that the server makes itself.
-func serverCall() enroll.Call { return enroll.Call{Principal: enroll.Principal{Name: "server"}} }
-
-// certifyBroker gives the embedded broker a certificate for its names, unless
-// it has one that will do.
-func (s *server) certifyBroker(ctx context.Context) error {
-	names := s.publicNames()
-	if leaf, err := s.broker.Active(ctx); err == nil && time.Until(leaf.NotAfter) > leaf.NotAfter.Sub(leaf.NotBefore)/3 {
-		missing := slices.ContainsFunc(names, func(n string) bool { return leaf.VerifyHostname(n) != nil })
-		if !missing && leaf.CheckSignatureFrom(s.brokerIssuer()) == nil {
-			return nil
-		}
-	}
-	csr, err := s.broker.CertificateRequest(ctx, names)
-	if err != nil {
-		return err
-	}
-	issued, err := s.service.IssueBroker(ctx, serverCall(), embeddedID, string(csr))
-	if err != nil {
-		return err
-	}
-	return s.broker.Install(ctx, derChain(issued.Chain))
-}
-
-func (s *server) brokerIssuer() *x509.Certificate {
-	for _, i := range s.authority.Issuers() {
-		if i.Purpose == ca.PurposeBroker {
-			return i.Certificate
-		}
-	}
-	return nil
-}
-
 // serve starts the background work and the three servers.
 func (s *server) serve(ctx context.Context) error {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -308,8 +236,10 @@ func (s *server) serve(ctx context.Context) error {
 		return err
 	}
 	go s.identity.keep(background)
+	go s.service.KeepTokenUses(background)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(&fleetCollector{service: s.service, log: s.cfg.log})
 	a := api.New(api.Config{Service: s.service, Registry: registry, Log: s.cfg.log})
 	s.start("people", a.People(), &tls.Config{GetCertificate: s.identity.certificate, MinVersion: tls.VersionTLS12})
 	s.start("machines", a.Machines(), &tls.Config{GetCertificate: s.identity.certificate, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert})
@@ -361,9 +291,10 @@ func (s *server) stop() error {
 	}
 	if s.cancel != nil {
 		s.cancel()
+		all = append(all, s.service.SaveTokenUses(ctx))
 	}
-	if s.broker != nil {
-		all = append(all, s.broker.Close())
+	for _, b := range s.brokers {
+		all = append(all, b.close())
 	}
 	if s.store != nil {
 		all = append(all, s.store.Close())
@@ -372,6 +303,24 @@ func (s *server) stop() error {
 		s.unlock()
 	}
 	return errors.Join(all...)
+}
+
+// webhookClient trusts what the machine trusts, and certificates of this
+// authority. It follows no redirect: the signature is for one receiver.
+func (s *server) webhookClient() *http.Client {
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	for _, root := range s.authority.Roots() {
+		roots.AddCert(root)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // wait returns when ctx ends, or a listener fails.

@@ -48,6 +48,12 @@ var eventTests = []test{
 		did("a16", f.store.CreateRotation(f.ctx, rotation, f.change("a16", "x")))
 		did("a17", f.store.SaveRotation(f.ctx, &rotation, f.change("a17", "x")))
 		did("a18", f.store.RecordEvent(f.ctx, f.change("a18", "x")))
+		did("a19", f.store.DisableAPIToken(f.ctx, "t", f.change("a19", "x")))
+		eve := enroll.User{Name: "eve", Role: enroll.RoleAdmin, CreatedAt: f.now, ChangedAt: f.now}
+		did("a20", f.store.CreateUser(f.ctx, eve, f.change("a20", "x")))
+		did("a21", f.store.Login(f.ctx, f.loginOf(eve, "t-eve"), f.change("a21", "x")))
+		did("a22", f.store.SetPassword(f.ctx, "eve", "h", f.now, f.change("a22", "x")))
+		did("a23", f.store.SetUserDisabled(f.ctx, "eve", true, f.now, f.change("a23", "x")))
 	}},
 	{"I19 an event reads back with the bytes its leaf hash covers", func(f *fixture) {
 		c := f.change("server.start", "server")

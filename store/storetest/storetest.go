@@ -30,6 +30,8 @@ func Run(t *testing.T, open func(t *testing.T) enroll.Store) {
 		{"broker", brokerTests},
 		{"steps", stepsTests},
 		{"token", tokenTests},
+		{"user", userTests},
+		{"login", loginTests},
 		{"event", eventTests},
 	}
 	for _, g := range groups {

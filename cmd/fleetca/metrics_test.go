@@ -1,0 +1,56 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"regexp"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Every metric that the alert rules and the board name is one that a running
+// server shows.
+func TestInstalledMetrics(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t)
+	admin := s.rest(t, "admin")
+	_, csr := newCSR(t, "dev-1")
+	admin.send(t, "POST", "/enrollments", map[string]any{"deviceId": "dev-1", "csr": csr})
+	admin.send(t, "POST", "/brokers/embedded/verifications", map[string]any{})
+	admin.send(t, "POST", "/devices/dev-1/revocation", map[string]any{"reason": "superseded"})
+	resp, err := http.Get("http://" + s.status + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	shown, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"alerts.yaml", "grafana.json"} {
+		text, err := installFiles.ReadFile("install/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var parsed any
+		if file == "alerts.yaml" {
+			err = yaml.Unmarshal(text, &parsed)
+		} else {
+			err = json.Unmarshal(text, &parsed)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		names := regexp.MustCompile(`\bfleetca_[a-z_]+`).FindAllString(string(text), -1)
+		if len(names) < 10 {
+			t.Errorf("%s names %d metrics", file, len(names))
+		}
+		for _, name := range names {
+			if !regexp.MustCompile(`(?m)^` + name + `[{ ]`).Match(shown) {
+				t.Errorf("%s: no metric %s", file, name)
+			}
+		}
+	}
+}
