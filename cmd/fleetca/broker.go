@@ -177,7 +177,7 @@ func newBrokerRotateCommand(flags *clientFlags) *cobra.Command {
 				return clientError(err)
 			}
 			if wait {
-				if r, err = waitRotation(cmd.Context(), c, r, timeout); err != nil {
+				if r, err = waitRotation(cmd.Context(), c, r, timeout, newStepWatch(cmd)); err != nil {
 					return clientError(err)
 				}
 			}
@@ -197,8 +197,11 @@ func newBrokerRotateCommand(flags *clientFlags) *cobra.Command {
 }
 
 // waitRotation returns the rotation once it has ended.
-func waitRotation(ctx context.Context, c *client.Client, r *enroll.Rotation, timeout time.Duration) (*enroll.Rotation, error) {
-	return poll(ctx, r, timeout, func(r *enroll.Rotation) bool { return r.State != enroll.RotationRunning },
+func waitRotation(ctx context.Context, c *client.Client, r *enroll.Rotation, timeout time.Duration, watch stepWatch) (*enroll.Rotation, error) {
+	return poll(ctx, r, timeout, func(r *enroll.Rotation) bool {
+		watch.show(r.Steps)
+		return r.State != enroll.RotationRunning
+	},
 		func(ctx context.Context) (*enroll.Rotation, error) { return c.Rotation(ctx, r.ID) })
 }
 

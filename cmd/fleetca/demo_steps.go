@@ -147,7 +147,7 @@ func (d *demo) rotateBroker(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", clientError(err)
 	}
-	if r, err = waitRotation(ctx, d.admin, r, demoStepTimeout); err != nil {
+	if r, err = waitRotation(ctx, d.admin, r, demoStepTimeout, stepWatch{}); err != nil {
 		return "", clientError(err)
 	}
 	sent := 0
@@ -237,7 +237,7 @@ func (d *demo) revokeDevice(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", clientError(err)
 	}
-	if r, err = waitRevocation(ctx, d.admin, r, demoStepTimeout); err != nil {
+	if r, err = waitRevocation(ctx, d.admin, r, demoStepTimeout, stepWatch{}); err != nil {
 		return "", clientError(err)
 	}
 	if r.State != enroll.RevocationProven {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"time"
 
@@ -136,7 +137,7 @@ shows each step until every broker was seen to refuse, and fails when one was no
 				return clientError(err)
 			}
 			if wait {
-				if rev, err = waitRevocation(cmd.Context(), c, rev, timeout); err != nil {
+				if rev, err = waitRevocation(cmd.Context(), c, rev, timeout, newStepWatch(cmd)); err != nil {
 					return clientError(err)
 				}
 			}
@@ -161,9 +162,39 @@ shows each step until every broker was seen to refuse, and fails when one was no
 const pollPause = 100 * time.Millisecond
 
 // waitRevocation returns the revocation once an attempt to prove it is over.
-func waitRevocation(ctx context.Context, c *client.Client, r *enroll.Revocation, timeout time.Duration) (*enroll.Revocation, error) {
-	return poll(ctx, r, timeout, func(r *enroll.Revocation) bool { return r.State != enroll.RevocationRunning },
+func waitRevocation(ctx context.Context, c *client.Client, r *enroll.Revocation, timeout time.Duration, watch stepWatch) (*enroll.Revocation, error) {
+	return poll(ctx, r, timeout, func(r *enroll.Revocation) bool {
+		watch.show(r.Steps)
+		return r.State != enroll.RevocationRunning
+	},
 		func(ctx context.Context) (*enroll.Revocation, error) { return c.Revocation(ctx, r.ID) })
+}
+
+// A stepWatch shows on a terminal which steps were taken while one waits. The
+// zero value shows nothing.
+type stepWatch struct {
+	w    io.Writer
+	seen map[string]enroll.StepState
+}
+
+// newStepWatch returns a watch on the terminal that errors go to, if it is one.
+func newStepWatch(cmd *cobra.Command) stepWatch {
+	if !isTerminal(cmd.ErrOrStderr()) {
+		return stepWatch{}
+	}
+	return stepWatch{cmd.ErrOrStderr(), map[string]enroll.StepState{}}
+}
+
+func (s stepWatch) show(steps []enroll.Step) {
+	if s.w == nil {
+		return
+	}
+	for _, st := range steps {
+		if key := st.Name + " " + st.Broker; st.State != enroll.StepPending && s.seen[key] != st.State {
+			s.seen[key] = st.State
+			fmt.Fprintf(s.w, "%6d ms  %-15s %-8s %s  %s\n", st.ElapsedMs, st.Name, st.State, printable(st.Broker), printable(st.Detail))
+		}
+	}
 }
 
 // poll fetches until done, and returns what it fetched last. When the time is
