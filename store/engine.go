@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 
 	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/migrations"
@@ -123,7 +122,11 @@ func one[T any](ctx context.Context, q querier, scan func(scanner) (T, error), t
 	}
 	defer found.close()
 	if !found.Next() {
-		return zero, errors.Join(found.Err(), errNoRows)
+		// A query that failed found nothing either, and must not look like it.
+		if err := found.Err(); err != nil {
+			return zero, err
+		}
+		return zero, errNoRows
 	}
 	v, err := scan(found)
 	if err != nil {
