@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -73,6 +74,9 @@ func (f *clientFlags) open() (*client.Client, error) {
 		text, err := os.ReadFile(f.tokenFile)
 		if err != nil {
 			return nil, usageError(fmt.Errorf("read the API token: %w", err), "log in: fleetca login --token-out FILE; or mint one on the server: fleetca user token --role ROLE --data DIR")
+		}
+		if len(bytes.TrimSpace(text)) == 0 {
+			return nil, usageError(fmt.Errorf("%s is empty", f.tokenFile), "mint a token on the server: fleetca user token --role ROLE --data DIR")
 		}
 		cfg.Token = client.Secret(strings.TrimSpace(string(text)))
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 
 	"github.com/fleetca/fleetca/ca"
 )
@@ -63,6 +64,9 @@ func hintOf(err error) string {
 	}
 	if e, ok := errors.AsType[*ca.Error](err); ok {
 		return e.Hint
+	}
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return "see that " + path.Path + " is what you mean, and that this user may use it"
 	}
 	return ""
 }
