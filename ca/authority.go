@@ -38,8 +38,9 @@ type Config struct {
 	Ledger     Ledger    //
 	LastEvent  time.Time // the ledger's newest audit event: the clock must not be before it
 	Now        func() time.Time
-	CRLPeriod  time.Duration // from thisUpdate to nextUpdate; 7 days when zero
-	CRLRenewal time.Duration // a scheduled CRL this long after the last, at most a quarter of CRLPeriod (I12); an hour, or that quarter, when zero
+	Skew       func() time.Duration // how far the database's clock is ahead of Now's (behind: negative); nil for one clock
+	CRLPeriod  time.Duration        // from thisUpdate to nextUpdate; 7 days when zero
+	CRLRenewal time.Duration        // a scheduled CRL this long after the last, at most a quarter of CRLPeriod (I12); an hour, or that quarter, when zero
 }
 
 // An Authority issues certificates and CRLs. It is safe for concurrent use.
@@ -173,6 +174,12 @@ func (a *Authority) checkOrder(p *Profile, o Order) error {
 // now returns the time, unless the clock went backwards (I7).
 func (a *Authority) now() (time.Time, error) {
 	now := a.cfg.Now()
+	if a.cfg.Skew != nil {
+		if skew := a.cfg.Skew(); skew.Abs() > clockTolerance {
+			return now, Errorf(KindClock, "", "set the clocks of the server and of the database (chrony, systemd-timesyncd); signing goes on by itself then",
+				"the clock is %v off the database's", skew.Abs().Round(time.Second))
+		}
+	}
 	seen := a.clock.Load()
 	if back := time.Duration(seen - now.UnixNano()); back > clockTolerance {
 		return now, Errorf(KindClock, "", "set the server's clock (chrony, systemd-timesyncd); signing goes on by itself then",

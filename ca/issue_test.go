@@ -419,3 +419,19 @@ func TestIssueIsSafeForConcurrentUse(t *testing.T) {
 		t.Errorf("%d certificates recorded", certs)
 	}
 }
+
+// Nothing is signed while the clock and the database's are more than 5 s
+// apart, either way, and signing goes on when they agree again (I7).
+func TestI7TheDatabasesClockCounts(t *testing.T) {
+	var skew time.Duration
+	f := newFixture(t, func(cfg *ca.Config) { cfg.Skew = func() time.Duration { return skew } })
+	for _, skew = range []time.Duration{6 * time.Second, -6 * time.Second} {
+		if _, err := f.ca.Issue(f.ctx, f.order("device")); !errors.Is(err, ca.IsKind(ca.KindClock)) {
+			t.Errorf("%v off: %v", skew, err)
+		}
+	}
+	skew = 4 * time.Second
+	if _, err := f.ca.Issue(f.ctx, f.order("device")); err != nil {
+		t.Errorf("%v off: %v", skew, err)
+	}
+}

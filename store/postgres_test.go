@@ -35,6 +35,21 @@ func TestPostgres(t *testing.T) {
 			t.Parallel()
 			testPostgresContract(t, database)
 		})
+		t.Run("clock", func(t *testing.T) {
+			t.Parallel()
+			url := database(t)
+			if skew, err := openAt(t, url).ClockSkew(t.Context()); err != nil || skew.Abs() > time.Second {
+				t.Errorf("beside the same clock: %v, %v", skew, err)
+			}
+			late, err := Open(t.Context(), Config{URL: url, Now: func() time.Time { return time.Now().Add(-time.Hour) }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer late.Close()
+			if skew, err := late.ClockSkew(t.Context()); err != nil || (skew-time.Hour).Abs() > time.Second {
+				t.Errorf("an hour late: %v, %v", skew, err)
+			}
+		})
 		t.Run("jobs", func(t *testing.T) {
 			t.Parallel()
 			testJobs(t, func(t *testing.T) func(t *testing.T) *Store {

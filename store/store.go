@@ -82,6 +82,21 @@ func (s *Store) Close() error {
 	return s.db.close()
 }
 
+// ClockSkew returns how far the database's clock is ahead of this process's;
+// negative when it is behind. SQLite has no clock of its own: 0.
+func (s *Store) ClockSkew(ctx context.Context) (time.Duration, error) {
+	if _, ok := s.db.(*postgresEngine); !ok {
+		return 0, nil
+	}
+	before := s.clock()
+	theirs, err := value[int64](ctx, s.db, `SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)`)
+	if err != nil {
+		return 0, s.explain("read the database's clock", err)
+	}
+	middle := before.Add(s.clock().Sub(before) / 2) // of the round trip
+	return time.UnixMicro(theirs).Sub(middle), nil
+}
+
 // Ping reports whether the database answers and takes writes. It changes nothing.
 func (s *Store) Ping(ctx context.Context) error {
 	if _, err := s.SchemaVersion(ctx); err != nil {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -70,6 +71,7 @@ type server struct {
 	servers   []*http.Server
 	jobs      *store.Jobs
 	cancel    context.CancelFunc
+	skew      atomic.Int64 // of the database's clock, nanoseconds
 	failed    chan error
 }
 
@@ -170,8 +172,41 @@ func (s *server) openAuthority(ctx context.Context) error {
 	}
 	s.authority, err = ca.Open(ctx, ca.Config{
 		Issuers: issuers, Keys: ca.Keyring{Dir: s.cfg.data, Passphrase: passphrase}, Ledger: s.store, LastEvent: last,
+		Skew: func() time.Duration { return time.Duration(s.skew.Load()) },
 	})
+	if err != nil {
+		return err
+	}
+	return s.measureSkew(ctx)
+}
+
+// skewCheck is how often the database's clock is looked at.
+const skewCheck = 10 * time.Second
+
+// measureSkew compares the clock with the database's (I7).
+func (s *server) measureSkew(ctx context.Context) error {
+	skew, err := s.store.ClockSkew(ctx)
+	if err == nil {
+		s.skew.Store(int64(skew))
+	}
 	return err
+}
+
+// keepSkew measures the skew until ctx ends. A database that does not answer
+// has no clock to be off: what was measured last holds.
+func (s *server) keepSkew(ctx context.Context) {
+	ticker := time.NewTicker(skewCheck)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if err := s.measureSkew(ctx); err != nil && ctx.Err() == nil {
+				s.cfg.log.Warn("look at the database's clock", "err", err)
+			}
+		}
+	}
 }
 
 // startIdentity makes sure of the server's own certificate.
@@ -236,6 +271,7 @@ func (s *server) serve(ctx context.Context) error {
 		return err
 	}
 	go s.identity.keep(background)
+	go s.keepSkew(background)
 	go s.service.KeepTokenUses(background)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
