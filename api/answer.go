@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"slices"
@@ -67,7 +68,7 @@ func (a *API) chain(x *exchange, v any) (string, error) {
 		}
 		return v.PEM() + ca.EncodeChain(issuer), nil
 	}
-	panic("a route with Chain answers something without one")
+	return "", fmt.Errorf("route %s has a chain, and answers a %T", x.r.URL.Path, v)
 }
 
 // prefersChain reports whether Accept ranks the chain above JSON (RFC 9110,

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/fleetca/fleetca/ca"
 )
 
 // newEvent returns an audit event as of now. detail is marshalled to JSON; nil
@@ -41,6 +43,12 @@ func (e Event) Canonical() []byte {
 // SHA-256 of a zero octet and the bytes.
 func LeafHash(canonical []byte) [sha256.Size]byte {
 	return sha256.Sum256(append([]byte{0}, canonical...))
+}
+
+// RootCRLEvent is the event of a CRL that the root's key signed by hand.
+func RootCRLEvent(actor string, crl *ca.CRL) Event {
+	return newEvent(time.Now().UTC().Truncate(time.Microsecond), actor, "authority.root-crl", "issuer:"+crl.IssuerID,
+		map[string]any{"number": crl.Number, "nextUpdate": crl.NextUpdate})
 }
 
 // InitEvent is the first event of a store.

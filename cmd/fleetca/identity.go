@@ -116,16 +116,23 @@ func (id *identity) renew(ctx context.Context) error {
 
 // keep renews until ctx ends.
 func (id *identity) keep(ctx context.Context) {
-	ticker := time.NewTicker(identityCheck)
+	every(ctx, identityCheck, func() {
+		if err := id.ensure(ctx); err != nil {
+			id.log.Error("renew the server's certificate", "err", err)
+		}
+	})
+}
+
+// every calls f at each interval until ctx ends.
+func every(ctx context.Context, interval time.Duration, f func()) {
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			if err := id.ensure(ctx); err != nil {
-				id.log.Error("renew the server's certificate", "err", err)
-			}
+			f()
 		}
 	}
 }

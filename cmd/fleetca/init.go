@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -124,13 +123,9 @@ func (cfg initConfig) ownRoot(h *ca.InitConfig) error {
 	if err != nil {
 		return usageError(fmt.Errorf("--root-cert: %w", err), "give a PEM file with the root's certificate alone")
 	}
-	h.RootCertificate, h.RootKeyURI, h.RootPassphrase = certs[0], cfg.rootKey, h.Passphrase
-	if !strings.Contains(cfg.rootKey, ":") { // a file, not a URI
-		path, err := filepath.Abs(cfg.rootKey)
-		if err != nil {
-			return err
-		}
-		h.RootKeyURI = "softkms:path=" + path
+	h.RootCertificate, h.RootPassphrase = certs[0], h.Passphrase
+	if h.RootKeyURI, err = keyURI(cfg.rootKey); err != nil {
+		return err
 	}
 	if cfg.rootPassphrase != "" {
 		h.RootPassphrase, err = dataDir(cfg.data).readPassphrase(cfg.rootPassphrase)

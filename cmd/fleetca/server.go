@@ -195,18 +195,11 @@ func (s *server) measureSkew(ctx context.Context) error {
 // keepSkew measures the skew until ctx ends. A database that does not answer
 // has no clock to be off: what was measured last holds.
 func (s *server) keepSkew(ctx context.Context) {
-	ticker := time.NewTicker(skewCheck)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			if err := s.measureSkew(ctx); err != nil && ctx.Err() == nil {
-				s.cfg.log.Warn("look at the database's clock", "err", err)
-			}
+	every(ctx, skewCheck, func() {
+		if err := s.measureSkew(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.log.Warn("look at the database's clock", "err", err)
 		}
-	}
+	})
 }
 
 // startIdentity makes sure of the server's own certificate.

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+	"github.com/fleetca/fleetca/store"
+)
+
+// rootCRLPeriod is how long the root's CRL is valid: its key is offline.
+const rootCRLPeriod = 366 * 24 * time.Hour
+
+// rootCRLConfig is what root crl works with.
+type rootCRLConfig struct {
+	data, database string
+	key            string // a file, or a KMS URI
+	passphraseFile string
+}
+
+func newRootCommandGroup() *cobra.Command {
+	cmd := &cobra.Command{Use: "root", Short: "Use the root's key, brought to this machine for as long as it takes"}
+	cmd.AddCommand(newRootCRLCommand())
+	return cmd
+}
+
+func newRootCRLCommand() *cobra.Command {
+	var cfg rootCRLConfig
+	cmd := &cobra.Command{
+		Use:   "crl --data DIR --root-key FILE",
+		Short: "Sign the root's next CRL, once a year",
+		Long: `Sign the root's next CRL, valid for a year. The one that init signed lapses after a
+year too, and brokers take no CRLs any more when it has. The server may run
+meanwhile, and serves the new one at once. Take the key away again afterwards.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case cfg.data == "":
+				return usageError(errors.New("--data is missing"), "name the folder that fleetca init made")
+			case cfg.key == "":
+				return usageError(errors.New("--root-key is missing"), "name the root's key: the file that init wrote, or a KMS URI")
+			case !dataDir(cfg.data).initialised():
+				return usageError(fmt.Errorf("%s holds no authority", cfg.data), "make one: fleetca init --data "+cfg.data)
+			}
+			crl, err := signRootCRL(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			return printFacts(cmd.OutOrStdout(), "CRL number", fmt.Sprint(crl.Number), "valid until", day(crl.NextUpdate))
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.data, "data", "", "folder that fleetca init made")
+	f.StringVar(&cfg.database, "database", "", "database URL (default SQLite at DIR/fleetca.db)")
+	f.StringVar(&cfg.key, "root-key", "", "the root's key: a PEM file, or a KMS URI")
+	f.StringVar(&cfg.passphraseFile, "passphrase-file", "", "file with the passphrase of the root's key (or FLEETCA_PASSPHRASE; default DIR/passphrase)")
+	return cmd
+}
+
+// signRootCRL publishes the root's next CRL with an authority that has the
+// root's key, and no other.
+func signRootCRL(ctx context.Context, cfg rootCRLConfig) (*ca.CRL, error) {
+	d := dataDir(cfg.data)
+	passphrase, err := d.readPassphrase(cfg.passphraseFile)
+	if err != nil {
+		return nil, err
+	}
+	uri, err := keyURI(cfg.key)
+	if err != nil {
+		return nil, err
+	}
+	st, err := store.Open(ctx, store.Config{URL: d.databaseURL(cfg.database)})
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
+	issuers, err := st.Issuers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	root := ""
+	for i := range issuers {
+		issuers[i].KeyURI = ""
+		if issuers[i].Purpose == ca.PurposeRoot {
+			issuers[i].KeyURI, root = uri, issuers[i].ID
+		}
+	}
+	last, err := st.LastEventAt(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a, err := ca.Open(ctx, ca.Config{
+		Issuers: issuers, Keys: ca.Keyring{Dir: cfg.data, Passphrase: passphrase}, Ledger: st, LastEvent: last, CRLPeriod: rootCRLPeriod,
+	})
+	if err != nil {
+		return nil, err
+	}
+	crl, err := a.PublishCRL(ctx, root, true)
+	if err != nil {
+		return nil, err
+	}
+	return crl, st.RecordEvent(ctx, enroll.Change{Event: enroll.RootCRLEvent(localUser(), crl)})
+}
+
+// keyURI returns the KMS URI of a key that is named by its file, or by a URI.
+func keyURI(key string) (string, error) {
+	if strings.Contains(key, ":") {
+		return key, nil
+	}
+	path, err := filepath.Abs(key)
+	return "softkms:path=" + path, err
+}
