@@ -1,7 +1,10 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -33,7 +36,8 @@ func runServerScripts(t *testing.T, s *testServer) {
 		}
 	}
 	testscript.Run(t, testscript.Params{
-		Dir: filepath.Join("testdata", "server"),
+		Dir:  filepath.Join("testdata", "server"),
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"filemode": checkFileMode, "setmatch": setMatch},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("DATA", s.dir)
 			env.Setenv("FLEETCA_DATABASE", s.database)
@@ -48,4 +52,23 @@ func runServerScripts(t *testing.T, s *testServer) {
 			return nil
 		},
 	})
+}
+
+// checkFileMode is the script command filemode FILE OCTAL.
+func checkFileMode(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); got != args[1] {
+		ts.Fatalf("%s has mode %s, want %s", args[0], got, args[1])
+	}
+}
+
+// setMatch is the script command setmatch VARIABLE REGEXP: the first group of
+// the match in what the last program printed.
+func setMatch(ts *testscript.TestScript, _ bool, args []string) {
+	found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(found) < 2 {
+		ts.Fatalf("no match of %s", args[1])
+	}
+	ts.Setenv(args[0], found[1])
 }
