@@ -8,15 +8,6 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-// Roles, short for the table.
-const (
-	admin    = enroll.RoleAdmin
-	operator = enroll.RoleOperator
-	factory  = enroll.RoleFactory
-	security = enroll.RoleSecurity
-	auditor  = enroll.RoleAuditor
-)
-
 // Methods and statuses, short for the table.
 const (
 	get      = http.MethodGet
@@ -38,10 +29,10 @@ func deviceRoutes() []Route {
 		{Name: "getOpenAPI", Method: get, Pattern: "/openapi.json", Rule: public,
 			Doc: "This document.", endpoint: serves((*API).getOpenAPI)},
 
-		{Name: "enrollDevice", Method: post, Pattern: "/enrollments", Rule: Rule{Roles: []enroll.Role{factory, operator}, EnrollmentToken: true}, Status: created, Creates: true, Chain: true, At: "/certificates/{serial}",
+		{Name: "enrollDevice", Method: post, Pattern: "/enrollments", Rule: Rule{Roles: enroll.MayEnroll.Roles(), EnrollmentToken: true}, Status: created, Creates: true, Chain: true, At: "/certificates/{serial}",
 			Kinds: enrollmentKinds(),
 			Doc:   "Enrolls a device by its certification request.", endpoint: takes((*API).postEnrollment)},
-		{Name: "enrollBatch", Method: post, Pattern: "/enrollments/batch", Rule: roles(factory, operator),
+		{Name: "enrollBatch", Method: post, Pattern: "/enrollments/batch", Rule: may(enroll.MayEnroll),
 			Doc: "Enrolls many devices: a line of JSON each, answered as each is done.", endpoint: streams[BatchItem, BatchResult]((*API).postEnrollmentBatch)},
 		{Name: "renewDevice", Method: post, Pattern: "/renewals", Rule: Rule{Holders: []ca.HolderKind{ca.HolderDevice}}, Status: created, Creates: true, Chain: true, NoBody: true, At: "/certificates/{serial}",
 			Kinds: append(csrKinds(), enroll.KindExpired, ca.KindRevoked),
@@ -49,18 +40,18 @@ func deviceRoutes() []Route {
 
 		{Name: "listDevices", Method: get, Pattern: "/devices", Rule: everyone, Filters: deviceFilters,
 			Doc: "Lists devices.", endpoint: lists((*API).listDevices)},
-		{Name: "registerDevice", Method: post, Pattern: "/devices", Rule: roles(operator, factory), Status: created, Creates: true, At: "/devices/{id}",
+		{Name: "registerDevice", Method: post, Pattern: "/devices", Rule: may(enroll.MayRegister), Status: created, Creates: true, At: "/devices/{id}",
 			Kinds: []ca.Kind{enroll.KindDuplicateDevice, ca.KindNameNotAllowed, ca.KindNotFound},
 			Doc:   "Registers a device that will be enrolled later.", endpoint: takes((*API).postDevice)},
 		{Name: "getDevice", Method: get, Pattern: "/devices/{id}", Rule: everyone,
 			Doc: "A device with its certificates.", endpoint: gives((*API).getDevice)},
-		{Name: "revokeDevice", Method: post, Pattern: "/devices/{id}/revocation", Rule: roles(security), Status: accepted, Creates: true, At: "/revocations/{id}",
+		{Name: "revokeDevice", Method: post, Pattern: "/devices/{id}/revocation", Rule: may(enroll.MayRevoke), Status: accepted, Creates: true, At: "/revocations/{id}",
 			Kinds: []ca.Kind{ca.KindReason, ca.KindRevoked},
 			Doc:   "Revokes a device's certificates and proves it at the brokers.", endpoint: takes((*API).postRevocation)},
-		{Name: "holdDevice", Method: post, Pattern: "/devices/{id}/hold", Rule: roles(operator, security), NoBody: true,
+		{Name: "holdDevice", Method: post, Pattern: "/devices/{id}/hold", Rule: may(enroll.MayHold), NoBody: true,
 			Kinds: []ca.Kind{enroll.KindDeviceHeld, ca.KindRevoked},
 			Doc:   "Puts a device and its certificates on hold.", endpoint: takes((*API).postHold)},
-		{Name: "releaseDevice", Method: post, Pattern: "/devices/{id}/release", Rule: roles(operator, security), NoBody: true,
+		{Name: "releaseDevice", Method: post, Pattern: "/devices/{id}/release", Rule: may(enroll.MayHold), NoBody: true,
 			Kinds: []ca.Kind{ca.KindNotHeld},
 			Doc:   "Releases a device from hold.", endpoint: takes((*API).postRelease)},
 		{Name: "listRevocations", Method: get, Pattern: "/revocations", Rule: everyone, Filters: revocationFilters,
@@ -75,25 +66,25 @@ func brokerRoutes() []Route {
 	return []Route{
 		{Name: "listBrokers", Method: get, Pattern: "/brokers", Rule: everyone,
 			Doc: "Lists brokers.", endpoint: lists((*API).listBrokers)},
-		{Name: "registerBroker", Method: post, Pattern: "/brokers", Rule: roles(operator), Status: created, Creates: true, At: "/brokers/{id}",
+		{Name: "registerBroker", Method: post, Pattern: "/brokers", Rule: may(enroll.MayRunBrokers), Status: created, Creates: true, At: "/brokers/{id}",
 			Kinds: []ca.Kind{ca.KindNameNotAllowed},
 			Doc:   "Registers a broker.", endpoint: takes((*API).postBroker)},
 		{Name: "getBroker", Method: get, Pattern: "/brokers/{id}", Rule: everyone,
 			Doc: "A broker with its newest certificate and verification.", endpoint: gives((*API).getBroker)},
-		{Name: "issueBrokerCertificate", Method: post, Pattern: "/brokers/{id}/certificates", Rule: Rule{Roles: []enroll.Role{operator}, Holders: []ca.HolderKind{ca.HolderAgent}, Own: true}, Status: created, Creates: true, Chain: true, At: "/certificates/{serial}",
+		{Name: "issueBrokerCertificate", Method: post, Pattern: "/brokers/{id}/certificates", Rule: Rule{Roles: enroll.MayRunBrokers.Roles(), Holders: []ca.HolderKind{ca.HolderAgent}, Own: true}, Status: created, Creates: true, Chain: true, At: "/certificates/{serial}",
 			Kinds: csrKinds(),
 			Doc:   "Issues a broker's certificate by its certification request.", endpoint: takes((*API).postBrokerCertificate)},
-		{Name: "rotateBroker", Method: post, Pattern: "/brokers/{id}/rotations", Rule: roles(operator), Status: accepted, Creates: true, NoBody: true, At: "/rotations/{id}",
+		{Name: "rotateBroker", Method: post, Pattern: "/brokers/{id}/rotations", Rule: may(enroll.MayRunBrokers), Status: accepted, Creates: true, NoBody: true, At: "/rotations/{id}",
 			Kinds: []ca.Kind{enroll.KindNoDriver},
 			Doc:   "Rotates a broker's certificate while its sessions live on.", endpoint: takes((*API).postRotation)},
-		{Name: "listRotations", Method: get, Pattern: "/rotations", Rule: roles(operator, auditor), Filters: rotationFilters,
+		{Name: "listRotations", Method: get, Pattern: "/rotations", Rule: may(enroll.MaySeeRotations), Filters: rotationFilters,
 			Doc: "Lists rotations.", endpoint: lists((*API).listRotations)},
-		{Name: "getRotation", Method: get, Pattern: "/rotations/{id}", Rule: roles(operator, auditor),
+		{Name: "getRotation", Method: get, Pattern: "/rotations/{id}", Rule: may(enroll.MaySeeRotations),
 			Doc: "A rotation with its steps.", endpoint: gives((*API).getRotation)},
-		{Name: "verifyBroker", Method: post, Pattern: "/brokers/{id}/verifications", Rule: roles(operator, security), Status: created, Creates: true, NoBody: true, At: "/brokers/{id}/verifications",
+		{Name: "verifyBroker", Method: post, Pattern: "/brokers/{id}/verifications", Rule: may(enroll.MayVerify), Status: created, Creates: true, NoBody: true, At: "/brokers/{id}/verifications",
 			Kinds: append(signingKinds(), KindUnsupported),
 			Doc:   "Verifies a broker from outside, and keeps the report.", endpoint: takes((*API).postVerification)},
-		{Name: "listVerifications", Method: get, Pattern: "/brokers/{id}/verifications", Rule: roles(operator, security, auditor),
+		{Name: "listVerifications", Method: get, Pattern: "/brokers/{id}/verifications", Rule: may(enroll.MaySeeReports),
 			Doc: "Lists a broker's verifications, newest first.", endpoint: lists((*API).listVerifications)},
 	}
 }
@@ -101,14 +92,14 @@ func brokerRoutes() []Route {
 // ledgerRoutes are the calls for work orders, and for what the authority keeps.
 func ledgerRoutes() []Route {
 	return []Route{
-		{Name: "listWorkOrders", Method: get, Pattern: "/work-orders", Rule: roles(operator, factory, auditor),
+		{Name: "listWorkOrders", Method: get, Pattern: "/work-orders", Rule: may(enroll.MaySeeOrders),
 			Doc: "Lists work orders.", endpoint: lists((*API).listWorkOrders)},
-		{Name: "openWorkOrder", Method: post, Pattern: "/work-orders", Rule: roles(operator, factory), Status: created, Creates: true, At: "/work-orders/{id}",
+		{Name: "openWorkOrder", Method: post, Pattern: "/work-orders", Rule: may(enroll.MayRegister), Status: created, Creates: true, At: "/work-orders/{id}",
 			Kinds: []ca.Kind{ca.KindProfile},
 			Doc:   "Opens a work order with its quota.", endpoint: takes((*API).postWorkOrder)},
-		{Name: "getWorkOrder", Method: get, Pattern: "/work-orders/{id}", Rule: roles(operator, factory, auditor),
+		{Name: "getWorkOrder", Method: get, Pattern: "/work-orders/{id}", Rule: may(enroll.MaySeeOrders),
 			Doc: "A work order.", endpoint: gives((*API).getWorkOrder)},
-		{Name: "createEnrollmentToken", Method: post, Pattern: "/work-orders/{id}/tokens", Rule: roles(operator, factory), Status: created, Creates: true, NoBody: true,
+		{Name: "createEnrollmentToken", Method: post, Pattern: "/work-orders/{id}/tokens", Rule: may(enroll.MayRegister), Status: created, Creates: true, NoBody: true,
 			Kinds: []ca.Kind{ca.KindNameNotAllowed},
 			Doc:   "Makes an enrollment token for a work order; its secret is in this answer alone.", endpoint: takes((*API).postEnrollmentToken)},
 
@@ -116,7 +107,7 @@ func ledgerRoutes() []Route {
 			Doc: "Lists certificates, newest first.", endpoint: lists((*API).listCertificates)},
 		{Name: "getCertificate", Method: get, Pattern: "/certificates/{serial}", Rule: everyone, Chain: true,
 			Doc: "A certificate.", endpoint: gives((*API).getCertificate)},
-		{Name: "revokeCertificate", Method: post, Pattern: "/certificates/{serial}/revocation", Rule: roles(security), Creates: true,
+		{Name: "revokeCertificate", Method: post, Pattern: "/certificates/{serial}/revocation", Rule: may(enroll.MayRevoke), Creates: true,
 			Kinds: []ca.Kind{ca.KindReason, ca.KindRevoked},
 			Doc:   "Revokes one certificate.", endpoint: takes((*API).postCertificateRevocation)},
 
@@ -128,7 +119,7 @@ func ledgerRoutes() []Route {
 			Doc: "Lists each issuer's newest CRL.", endpoint: lists((*API).listCRLs)},
 		{Name: "getTrustBundle", Method: get, Pattern: "/trust-bundle", Rule: public,
 			Doc: "The roots to trust. A client checks them against the fingerprint it knows.", endpoint: gives((*API).getTrustBundle)},
-		{Name: "listEvents", Method: get, Pattern: "/events", Rule: roles(auditor), Filters: eventFilters,
+		{Name: "listEvents", Method: get, Pattern: "/events", Rule: may(enroll.MayAudit), Filters: eventFilters,
 			Doc: "Lists the audit trail, newest first.", endpoint: lists((*API).listEvents)},
 	}
 }
@@ -142,25 +133,25 @@ func accountRoutes() []Route {
 			Doc: "Ends the API token that the call is made with.", endpoint: takes((*API).postLogout)},
 		{Name: "whoami", Method: get, Pattern: "/whoami", Rule: everyone,
 			Doc: "Who the call is made as.", endpoint: gives((*API).getWhoami)},
-		{Name: "listUsers", Method: get, Pattern: "/users", Rule: roles(admin),
+		{Name: "listUsers", Method: get, Pattern: "/users", Rule: may(enroll.MayAdminister),
 			Doc: "Lists users by name.", endpoint: lists((*API).listUsers)},
-		{Name: "addUser", Method: post, Pattern: "/users", Rule: roles(admin), Status: created, Creates: true, At: "/users/{name}",
+		{Name: "addUser", Method: post, Pattern: "/users", Rule: may(enroll.MayAdminister), Status: created, Creates: true, At: "/users/{name}",
 			Doc: "Adds a user who logs in with a password.", endpoint: takes((*API).postUser)},
-		{Name: "getUser", Method: get, Pattern: "/users/{name}", Rule: roles(admin),
+		{Name: "getUser", Method: get, Pattern: "/users/{name}", Rule: may(enroll.MayAdminister),
 			Doc: "A user.", endpoint: gives((*API).getUser)},
-		{Name: "resetPassword", Method: post, Pattern: "/users/{name}/password", Rule: roles(admin),
+		{Name: "resetPassword", Method: post, Pattern: "/users/{name}/password", Rule: may(enroll.MayAdminister),
 			Doc: "Gives a user another password, and ends the user's logins.", endpoint: takes((*API).postPassword)},
-		{Name: "disableUser", Method: post, Pattern: "/users/{name}/disabling", Rule: roles(admin), NoBody: true,
+		{Name: "disableUser", Method: post, Pattern: "/users/{name}/disabling", Rule: may(enroll.MayAdminister), NoBody: true,
 			Doc: "Keeps a user out, and ends the user's logins.", endpoint: takes((*API).postDisabling)},
-		{Name: "enableUser", Method: post, Pattern: "/users/{name}/enabling", Rule: roles(admin), NoBody: true,
+		{Name: "enableUser", Method: post, Pattern: "/users/{name}/enabling", Rule: may(enroll.MayAdminister), NoBody: true,
 			Doc: "Lets a disabled user log in again.", endpoint: takes((*API).postEnabling)},
-		{Name: "listTokens", Method: get, Pattern: "/tokens", Rule: roles(admin),
+		{Name: "listTokens", Method: get, Pattern: "/tokens", Rule: may(enroll.MayAdminister),
 			Doc: "Lists API tokens, newest first, without their secrets.", endpoint: lists((*API).listTokens)},
-		{Name: "createToken", Method: post, Pattern: "/tokens", Rule: roles(admin), Status: created, Creates: true, At: "/tokens/{id}", Kinds: []ca.Kind{ca.KindNotFound},
+		{Name: "createToken", Method: post, Pattern: "/tokens", Rule: may(enroll.MayAdminister), Status: created, Creates: true, At: "/tokens/{id}", Kinds: []ca.Kind{ca.KindNotFound},
 			Doc: "Makes an API token for a program; its secret is in this answer alone.", endpoint: takes((*API).postToken)},
-		{Name: "getToken", Method: get, Pattern: "/tokens/{id}", Rule: roles(admin),
+		{Name: "getToken", Method: get, Pattern: "/tokens/{id}", Rule: may(enroll.MayAdminister),
 			Doc: "An API token, without its secret.", endpoint: gives((*API).getToken)},
-		{Name: "revokeToken", Method: post, Pattern: "/tokens/{id}/revocation", Rule: roles(admin), NoBody: true,
+		{Name: "revokeToken", Method: post, Pattern: "/tokens/{id}/revocation", Rule: may(enroll.MayAdminister), NoBody: true,
 			Doc: "Ends an API token at once.", endpoint: takes((*API).postTokenRevocation)},
 	}
 }

@@ -25,11 +25,11 @@ type Rule struct {
 // The rules that several routes share.
 var (
 	public   = Rule{Public: true}
-	everyone = roles(enroll.Roles()...)
+	everyone = may(enroll.MayLook)
 )
 
-// roles returns the rule that lets in the roles, and admins.
-func roles(r ...enroll.Role) Rule { return Rule{Roles: r} }
+// may returns the rule that lets in the roles with a permission, and admins.
+func may(p enroll.Permission) Rule { return Rule{Roles: p.Roles()} }
 
 // permits reports whether the principal may make a call on the id in its path.
 func (u Rule) permits(p *enroll.Principal, id string) bool {
