@@ -45,7 +45,7 @@ func TestAccounts(t *testing.T) {
 	isKind(t, err, ca.KindMalformed, "password")
 
 	nobody := f.client(t, f.people, "", nil)
-	login, err := nobody.Login(ctx, name, password)
+	login, err := nobody.Login(ctx, name, password, "")
 	if err != nil {
 		t.Fatal(err)
 	}

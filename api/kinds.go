@@ -38,6 +38,7 @@ var kinds = map[ca.Kind]kindRow{
 	ca.KindTooLarge:  {status: http.StatusRequestEntityTooLarge, title: "Too large"},
 
 	enroll.KindUnauthenticated: {status: http.StatusUnauthorized, title: "Not authenticated"},
+	enroll.KindSecondFactor:    {status: http.StatusUnauthorized, title: "Second factor required"},
 	enroll.KindTokenUnknown:    {status: http.StatusUnauthorized, title: "Unknown enrollment token"},
 	enroll.KindForbidden:       {status: http.StatusForbidden, title: "Not permitted"},
 	KindRateLimited:            {status: http.StatusTooManyRequests, title: "Too many attempts"},

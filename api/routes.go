@@ -127,7 +127,7 @@ func ledgerRoutes() []Route {
 // accountRoutes are the calls about who may make calls.
 func accountRoutes() []Route {
 	return []Route{
-		{Name: "login", Method: post, Pattern: "/login", Rule: public, Kinds: []ca.Kind{enroll.KindUnauthenticated, enroll.KindRateLimited},
+		{Name: "login", Method: post, Pattern: "/login", Rule: public, Kinds: []ca.Kind{enroll.KindUnauthenticated, enroll.KindSecondFactor, enroll.KindRateLimited},
 			Doc: "Logs a user in: makes an API token of the user's role that is valid for 12 hours. Its secret is in this answer alone, and a repeated call makes another.", endpoint: takes((*API).postLogin)},
 		{Name: "logout", Method: post, Pattern: "/logout", Rule: everyone, NoBody: true,
 			Doc: "Ends the API token that the call is made with.", endpoint: takes((*API).postLogout)},

@@ -20,7 +20,8 @@ const (
 	KindDeviceHeld       ca.Kind = "device-held"
 	KindForbidden        ca.Kind = "forbidden"
 	KindUnauthenticated  ca.Kind = "unauthenticated"
-	KindRateLimited      ca.Kind = "rate-limited"      // a *Later says for how long
-	KindNoDriver         ca.Kind = "broker-not-driven" // nothing here can install or reload at this broker
-	KindUnavailable      ca.Kind = "unavailable"       // the store does not answer or cannot be written
+	KindSecondFactor     ca.Kind = "second-factor-required" // the password was right, and a code is missing
+	KindRateLimited      ca.Kind = "rate-limited"           // a *Later says for how long
+	KindNoDriver         ca.Kind = "broker-not-driven"      // nothing here can install or reload at this broker
+	KindUnavailable      ca.Kind = "unavailable"            // the store does not answer or cannot be written
 )

@@ -35,11 +35,15 @@ type LoginLimit struct {
 	Forget time.Duration
 }
 
-// A UserLogin is what a login stores.
+// A UserLogin is what a login stores: an API token or a session.
 type UserLogin struct {
-	Token   APIToken      // its owner is the user
+	User    string
+	At      time.Time
+	Token   *APIToken     // its owner is the user; nil for a session
+	Session *Session      // nil for a token
 	Checked string        // password hash that the password matched; refused with KindConflict when it is another by now
 	Hash    string        // to store in its place; the same, or one that costs more
+	Step    int64         // time step of the code that was given; zero for none. Refused with KindConflict when one as late was accepted before
 	Charges []LoginCharge // of this attempt: the user's failures end, one of the address is taken back
 }
 
@@ -60,16 +64,44 @@ func loginWait(failures int64) time.Duration {
 type LoginRequest struct {
 	Name     string `json:"name"`
 	Password Secret `json:"password"`
+	// Code is the six digits of the second factor, for users who have one.
+	Code Secret `json:"code,omitempty"`
 }
 
-// Login makes a short-lived API token for a user who gives the right password.
-// from names the address that the request came from; empty for none.
+// Login makes a short-lived API token for a user who gives the right password,
+// and the right code where the user has a second factor: KindSecondFactor when
+// the code is missing, or when the user's role asks for a second factor and
+// there is none yet. from names the address that the request came from; empty
+// for none.
 //
+
 // The attempt is counted before the password is looked at, and taken back when
 // it was right: however many are made at once, at one replica or at several,
 // no more than the limit get to the comparison. An unknown name, a disabled
 // user and a wrong password are refused alike, after the same work.
 func (s *Service) Login(ctx context.Context, r LoginRequest, from string) (*APIToken, error) {
+	return attemptLogin(ctx, s, r, from, func(a *acceptedLogin) (*APIToken, error) {
+		if s.lacksSecondFactor(a.user) {
+			return nil, ca.Errorf(KindSecondFactor, "code", "sign in to the dashboard and set up the second factor under Account",
+				"the role %s asks for a second factor, and this user has none yet", a.user.Role)
+		}
+		t := newAPIToken(s.now(), "login", a.user.Role, loginLife)
+		t.Owner = a.user.Name
+		stored := *t
+		stored.Token = ""
+		a.login.Token = &stored
+		return t, s.storeLogin(ctx, a, "user.login", map[string]any{"tokenId": t.ID, "expiresAt": t.ExpiresAt})
+	})
+}
+
+// An acceptedLogin is an attempt whose password and code were right.
+type acceptedLogin struct {
+	user  *User
+	login UserLogin
+}
+
+// attemptLogin counts an attempt, checks it, and makes what it is for.
+func attemptLogin[T any](ctx context.Context, s *Service, r LoginRequest, from string, accept func(*acceptedLogin) (*T, error)) (*T, error) {
 	if len(r.Password) > maxPassword {
 		return nil, ca.Errorf(ca.KindMalformed, "password", "shorten it", "is longer than %d octets", maxPassword)
 	}
@@ -84,14 +116,36 @@ func (s *Service) Login(ctx context.Context, r LoginRequest, from string) (*APIT
 	if err != nil {
 		return nil, err
 	}
+	giveBack := func(err error) error { // nothing was learned by trying
+		return errors.Join(err, s.store.RefundLogin(context.WithoutCancel(ctx), charges))
+	}
 	user, right, err := s.checkLogin(ctx, r)
 	switch {
-	case err != nil: // nothing was learned about the password
-		return nil, errors.Join(err, s.store.RefundLogin(context.WithoutCancel(ctx), charges))
+	case err != nil:
+		return nil, giveBack(err)
 	case !right:
-		return nil, s.refuseLogin(ctx, user, from, charges)
+		return nil, s.refuseLogin(ctx, user, from, charges, errLogin)
 	}
-	return s.acceptLogin(ctx, r, user, charges)
+	a := &acceptedLogin{user: user, login: UserLogin{User: user.Name, At: s.now(), Checked: user.PasswordHash, Hash: user.PasswordHash, Charges: charges}}
+	if user.SecondFactor != "" {
+		switch a.login.Step, err = s.checkCode(ctx, user, r.Password, r.Code); {
+		case errors.Is(err, errCode):
+			return nil, s.refuseLogin(ctx, user, from, charges, errCode)
+		case err != nil:
+			return nil, giveBack(err)
+		}
+	}
+	if err := s.strengthen(ctx, a, r.Password); err != nil {
+		return nil, giveBack(err)
+	}
+	made, err := accept(a)
+	switch {
+	case isKind(err, KindSecondFactor):
+		return nil, giveBack(err)
+	case err != nil:
+		return nil, err
+	}
+	return made, nil
 }
 
 var errLogin = ca.Errorf(KindUnauthenticated, "password", "check both; an admin resets a password: fleetca user reset NAME",
@@ -118,7 +172,7 @@ func (s *Service) checkLogin(ctx context.Context, r LoginRequest) (user *User, r
 // others wait are in the audit trail: those alone, so that guessing does not
 // flood it; and with the names of users alone, because a name that is none may
 // be a password that was typed into the wrong field.
-func (s *Service) refuseLogin(ctx context.Context, user *User, from string, charges []LoginCharge) error {
+func (s *Service) refuseLogin(ctx context.Context, user *User, from string, charges []LoginCharge, refusal error) error {
 	var until time.Time
 	for _, c := range charges {
 		if c.Until.After(until) {
@@ -126,7 +180,7 @@ func (s *Service) refuseLogin(ctx context.Context, user *User, from string, char
 		}
 	}
 	if until.IsZero() {
-		return errLogin
+		return refusal
 	}
 	subject := "address:" + from
 	if user != nil {
@@ -137,36 +191,30 @@ func (s *Service) refuseLogin(ctx context.Context, user *User, from string, char
 	if err := s.store.RecordEvent(ctx, Change{Event: event}); err != nil {
 		return err
 	}
-	return errLogin
+	return refusal
 }
 
-// acceptLogin makes the token of a login.
-func (s *Service) acceptLogin(ctx context.Context, r LoginRequest, user *User, charges []LoginCharge) (*APIToken, error) {
-	now := s.now()
-	t := newAPIToken(now, "login", user.Role, loginLife)
-	t.Owner = user.Name
-	login := UserLogin{Token: *t, Checked: user.PasswordHash, Hash: user.PasswordHash, Charges: charges}
-	login.Token.Token = ""
-	old, err := parsePasswordHash(user.PasswordHash)
+// strengthen hashes the password anew when what a hash costs has risen.
+func (s *Service) strengthen(ctx context.Context, a *acceptedLogin, password Secret) error {
+	old, err := parsePasswordHash(a.user.PasswordHash)
+	if err != nil || old.cost == passwordCost {
+		return err
+	}
+	stronger, err := newPasswordHash(ctx, password)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if old.cost != passwordCost {
-		stronger, err := newPasswordHash(ctx, r.Password)
-		if err != nil {
-			return nil, err
-		}
-		login.Hash = stronger.String()
+	a.login.Hash = stronger.String()
+	return nil
+}
+
+// storeLogin stores what an accepted attempt made.
+func (s *Service) storeLogin(ctx context.Context, a *acceptedLogin, action string, detail map[string]any) error {
+	err := s.store.Login(ctx, a.login, Change{Event: newEvent(a.login.At, "user:"+a.user.Name, action, "user:"+a.user.Name, detail)})
+	if isKind(err, KindConflict) { // disabled, or reset, or the code was used, while the password was compared
+		return errLogin
 	}
-	err = s.store.Login(ctx, login, Change{Event: newEvent(now, "user:"+user.Name, "user.login", "user:"+user.Name,
-		map[string]any{"tokenId": t.ID, "expiresAt": t.ExpiresAt})})
-	if isKind(err, KindConflict) { // disabled, or reset, while the password was compared
-		return nil, errLogin
-	}
-	if err != nil {
-		return nil, err
-	}
-	return t, nil
+	return err
 }
 
 // Logout ends the token that the call was made with.

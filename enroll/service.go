@@ -28,6 +28,13 @@ type Config struct {
 	// close sessions, to refuse what was revoked, and to serve a new
 	// certificate; 10 s each when zero. Proofs are attempted again after that.
 	ProofTimeout time.Duration
+	// SessionIdle is after how long without a request a session of the dashboard
+	// ends, SessionLife after how long it ends anyway; DefaultSessionIdle and
+	// DefaultSessionLife when zero.
+	SessionIdle, SessionLife time.Duration
+	// RequireSecondFactor lists the roles whose users must set up a second
+	// factor; for the others it is their choice.
+	RequireSecondFactor []Role
 }
 
 // A Service is the registration authority: it decides what the authority
@@ -48,6 +55,7 @@ type Service struct {
 	unprovenMu sync.Mutex
 	unproven   map[string]bool // revocations whose last attempt here ended without proof
 	uses       tokenUses
+	sessions   sessionUses
 }
 
 // New returns a Service.
@@ -60,6 +68,12 @@ func New(cfg Config) *Service {
 	}
 	if cfg.ProofTimeout == 0 {
 		cfg.ProofTimeout = 10 * time.Second
+	}
+	if cfg.SessionIdle == 0 {
+		cfg.SessionIdle = DefaultSessionIdle
+	}
+	if cfg.SessionLife == 0 {
+		cfg.SessionLife = DefaultSessionLife
 	}
 	return &Service{cfg: cfg, ca: cfg.Authority, store: cfg.Store, log: cfg.Log, proofs: make(chan struct{}, maxProofs)}
 }

@@ -23,6 +23,7 @@ type Store interface {
 	OrderStore
 	TokenStore
 	UserStore
+	SessionStore
 	RevocationStore
 	RotationStore
 	EventStore
@@ -181,9 +182,14 @@ type UserStore interface {
 	CreateUser(ctx context.Context, u User, c Change) error // KindConflict
 	User(ctx context.Context, name string) (*User, error)
 	Users(ctx context.Context, p Page) ([]*User, string, error) // by name
-	// SetPassword replaces the password hash, and disables the user's tokens.
-	SetPassword(ctx context.Context, name, hash string, at time.Time, c Change) error
-	// SetUserDisabled disables a user with their tokens, or enables one,
+	// SetPassword replaces the password hash and the second factor, disables the
+	// user's tokens and ends the user's sessions but the one to keep. KindConflict
+	// when the hash is not the one that was checked.
+	SetPassword(ctx context.Context, n NewPassword, c Change) error
+	// SetSecondFactor replaces the second factor, guarded by the password hash
+	// that was checked: KindConflict.
+	SetSecondFactor(ctx context.Context, f NewSecondFactor, c Change) error
+	// SetUserDisabled disables a user, with their tokens and sessions, or enables one,
 	// guarded by what they are: KindConflict.
 	SetUserDisabled(ctx context.Context, name string, disabled bool, at time.Time, c Change) error
 	// ChargeLogin counts an attempt against every subject, all or none. One
@@ -192,8 +198,40 @@ type UserStore interface {
 	// RefundLogin takes an attempt back.
 	RefundLogin(ctx context.Context, charges []LoginCharge) error
 	// Login stores a login of an enabled user, guarded by the password hash
-	// that was checked: KindConflict.
+	// that was checked and by the time step of the code: KindConflict.
 	Login(ctx context.Context, l UserLogin, c Change) error
+}
+
+// A NewPassword is what a password is replaced with.
+type NewPassword struct {
+	User         string
+	Checked      string // hash that the old password matched; empty for an admin's reset, which checks none
+	Hash         string
+	SecondFactor string // sealed with the new password; empty for none
+	KeepSession  string // ID of the session that does not end; empty for none
+	At           time.Time
+}
+
+// A NewSecondFactor is what a second factor is replaced with.
+type NewSecondFactor struct {
+	User    string
+	Checked string // hash that the password matched
+	Sealed  string // empty for none
+	Step    int64  // time step of the code that was given
+	At      time.Time
+}
+
+// SessionStore keeps sessions of the dashboard. Login makes them.
+type SessionStore interface {
+	// SessionByHash returns a session, expired or not, and its user.
+	SessionByHash(ctx context.Context, hash []byte) (*Session, *User, error)
+	Session(ctx context.Context, id string) (*Session, error)
+	// Sessions lists those of a user, or all for an empty one, that have not
+	// expired, newest first.
+	Sessions(ctx context.Context, user string, now time.Time, p Page) ([]*Session, string, error)
+	// TouchSession raises the time of the last use. It is no change of state.
+	TouchSession(ctx context.Context, id string, at time.Time) error
+	EndSession(ctx context.Context, id string, c Change) error
 }
 
 // RevocationStore keeps revocations as resumable rows.

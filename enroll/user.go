@@ -20,6 +20,12 @@ type User struct {
 	CreatedAt    time.Time  `json:"createdAt"`
 	ChangedAt    time.Time  `json:"changedAt"` // of the password, or of being disabled or enabled
 	LastLoginAt  *time.Time `json:"lastLoginAt,omitempty"`
+	// SecondFactor is the secret of the user's codes (RFC 6238), sealed with the
+	// password; empty for none. SecondFactorStep is the last time step that a
+	// code was accepted for.
+	SecondFactor     string `json:"-"`
+	SecondFactorStep int64  `json:"-"`
+	HasSecondFactor  bool   `json:"secondFactor"`
 }
 
 // NewUser is what a user is added with.
@@ -96,7 +102,8 @@ func (s *Service) AddUser(ctx context.Context, c Call, n NewUser) (*User, error)
 	return u, nil
 }
 
-// ResetPassword gives a user another password, and ends their logins.
+// ResetPassword gives a user another password, ends their logins, and takes
+// their second factor off, which was sealed with the old one.
 func (s *Service) ResetPassword(ctx context.Context, c Call, name string, password Secret) (*User, error) {
 	if err := c.Principal.mayAdminister(); err != nil {
 		return nil, err
@@ -112,7 +119,7 @@ func (s *Service) ResetPassword(ctx context.Context, c Call, name string, passwo
 		return nil, err
 	}
 	now := s.now()
-	if err := s.store.SetPassword(ctx, name, hash.String(), now, Change{
+	if err := s.store.SetPassword(ctx, NewPassword{User: name, Hash: hash.String(), At: now}, Change{
 		Event: newEvent(now, c.Principal.Name, "user.reset", "user:"+name, nil)}); err != nil {
 		return nil, err
 	}

@@ -82,6 +82,10 @@ func fill(t *testing.T, s *Store) {
 					VALUES ('u', 'admin', 'hash', 0, 1, 1, 0)`); err != nil {
 					return err
 				}
+				if _, err := q.exec(ctx, `INSERT INTO sessions (id, hash, user_name, address, agent, second_factor, created_at, seen_at, expires_at)
+					VALUES ('s', $1, 'u', 'a', 'g', 0, 1, 1, 2)`, []byte("session")); err != nil {
+					return err
+				}
 				_, err := q.exec(ctx, `INSERT INTO login_failures (subject, failures, until, forget_at) VALUES ('user:u', 1, 2, 3)`)
 				return err
 			})

@@ -192,7 +192,7 @@ func empty(ctx context.Context, q tx) error {
 	if err != nil {
 		return err
 	}
-	_, err = q.exec(ctx, `DELETE FROM token_uses; DELETE FROM crls; DELETE FROM crl_numbers; DELETE FROM verifications; DELETE FROM rotations; `+tables)
+	_, err = q.exec(ctx, `DELETE FROM token_uses; DELETE FROM crls; DELETE FROM crl_numbers; DELETE FROM verifications; DELETE FROM rotations; DELETE FROM sessions; `+tables)
 	return err
 }
 

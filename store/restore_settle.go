@@ -32,7 +32,7 @@ const (
 	// KeepAPITokens: one may have been withdrawn since. They are disabled.
 	KeepAPITokens Keep = "api-tokens"
 	// KeepUsers: one may have been disabled since, or got another password.
-	// They are disabled.
+	// They are disabled, and their sessions end.
 	KeepUsers Keep = "users"
 )
 
@@ -51,6 +51,9 @@ var voids = []struct {
 		return q.exec(ctx, `UPDATE api_tokens SET disabled = 1 WHERE disabled = 0 AND expires_at > $1`, now)
 	}},
 	{KeepUsers, func(ctx context.Context, q tx, now int64) (int64, error) {
+		if _, err := q.exec(ctx, `DELETE FROM sessions`); err != nil {
+			return 0, err
+		}
 		return q.exec(ctx, `UPDATE users SET disabled = 1, changed_at = $1 WHERE disabled = 0`, now)
 	}},
 }

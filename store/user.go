@@ -9,11 +9,24 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-const selectUser = `SELECT name, role, password_hash, disabled, created_at, changed_at, last_login_at FROM users`
+const (
+	userColumns = `name, role, password_hash, disabled, created_at, changed_at, last_login_at, second_factor, second_factor_step`
+	selectUser  = `SELECT ` + userColumns + ` FROM users`
+)
 
 func scanUser(row scanner) (*enroll.User, error) {
 	u := &enroll.User{}
-	return u, row.Scan(&u.Name, &u.Role, &u.PasswordHash, asBool{&u.Disabled}, atTime{&u.CreatedAt}, atTime{&u.ChangedAt}, atSome{&u.LastLoginAt})
+	if err := row.Scan(userFields(u)...); err != nil {
+		return nil, err
+	}
+	u.HasSecondFactor = u.SecondFactor != ""
+	return u, nil
+}
+
+// userFields are where userColumns go.
+func userFields(u *enroll.User) []any {
+	return []any{&u.Name, &u.Role, &u.PasswordHash, asBool{&u.Disabled}, atTime{&u.CreatedAt}, atTime{&u.ChangedAt}, atSome{&u.LastLoginAt},
+		&u.SecondFactor, &u.SecondFactorStep}
 }
 
 // CreateUser implements enroll.UserStore.
@@ -52,16 +65,31 @@ func (s *Store) Users(ctx context.Context, p enroll.Page) ([]*enroll.User, strin
 }
 
 // SetPassword implements enroll.UserStore.
-func (s *Store) SetPassword(ctx context.Context, name, hash string, at time.Time, c enroll.Change) error {
+func (s *Store) SetPassword(ctx context.Context, p enroll.NewPassword, c enroll.Change) error {
 	return s.change(ctx, "set password", c, func(ctx context.Context, q tx) error {
-		n, err := q.exec(ctx, `UPDATE users SET password_hash = $2, changed_at = $3 WHERE name = $1`, name, hash, micros(at))
-		if err == nil && n == 0 {
-			return notFound("name", "user", name)
-		}
-		if err != nil {
+		n, err := q.exec(ctx, `UPDATE users SET password_hash = $2, second_factor = $3, changed_at = $4
+			WHERE name = $1 AND ($5 = '' OR password_hash = $5)`, p.User, p.Hash, p.SecondFactor, micros(p.At), p.Checked)
+		switch {
+		case err != nil:
 			return err
+		case n == 0 && p.Checked != "":
+			return conflict("password", "sign in again", "the user changed meanwhile")
+		case n == 0:
+			return notFound("name", "user", p.User)
 		}
-		return endLogins(ctx, q, name)
+		return endLogins(ctx, q, p.User, p.KeepSession)
+	})
+}
+
+// SetSecondFactor implements enroll.UserStore.
+func (s *Store) SetSecondFactor(ctx context.Context, f enroll.NewSecondFactor, c enroll.Change) error {
+	return s.change(ctx, "set second factor", c, func(ctx context.Context, q tx) error {
+		n, err := q.exec(ctx, `UPDATE users SET second_factor = $3, second_factor_step = $4, changed_at = $5 WHERE name = $1 AND password_hash = $2 AND disabled = 0`,
+			f.User, f.Checked, f.Sealed, f.Step, micros(f.At))
+		if err == nil && n == 0 {
+			return conflict("password", "sign in again", "the user changed meanwhile")
+		}
+		return err
 	})
 }
 
@@ -75,16 +103,19 @@ func (s *Store) SetUserDisabled(ctx context.Context, name string, disabled bool,
 		case n == 0:
 			return conflict("name", "look at the user again", "user %q is so already, or does not exist", name)
 		case disabled:
-			return endLogins(ctx, q, name)
+			return endLogins(ctx, q, name, "")
 		}
 		return nil
 	})
 }
 
-// endLogins disables a user's tokens. A login that is under way waits for the
-// user's row, and finds it changed.
-func endLogins(ctx context.Context, q tx, name string) error {
-	_, err := q.exec(ctx, `UPDATE api_tokens SET disabled = 1 WHERE owner = $1 AND owner <> '' AND disabled = 0`, name)
+// endLogins disables a user's tokens, and ends the user's sessions but one. A
+// login that is under way waits for the user's row, and finds it changed.
+func endLogins(ctx context.Context, q tx, name, keepSession string) error {
+	if _, err := q.exec(ctx, `UPDATE api_tokens SET disabled = 1 WHERE owner = $1 AND owner <> '' AND disabled = 0`, name); err != nil {
+		return err
+	}
+	_, err := q.exec(ctx, `DELETE FROM sessions WHERE user_name = $1 AND id <> $2`, name, keepSession)
 	return err
 }
 
@@ -93,26 +124,29 @@ const keepLogins = 30 * 24 * time.Hour
 
 // Login implements enroll.UserStore.
 func (s *Store) Login(ctx context.Context, l enroll.UserLogin, c enroll.Change) error {
-	t := l.Token
 	return s.change(ctx, "log in", c, func(ctx context.Context, q tx) error {
 		if err := refund(ctx, q, l.Charges); err != nil {
 			return err
 		}
-		if _, err := q.exec(ctx, `DELETE FROM login_failures WHERE subject = $1`, "user:"+t.Owner); err != nil {
+		if _, err := q.exec(ctx, `DELETE FROM login_failures WHERE subject = $1`, "user:"+l.User); err != nil {
 			return err
 		}
-		n, err := q.exec(ctx, `UPDATE users SET password_hash = $3, last_login_at = $4 WHERE name = $1 AND password_hash = $2 AND disabled = 0`,
-			t.Owner, l.Checked, l.Hash, micros(t.CreatedAt))
+		n, err := q.exec(ctx, `UPDATE users SET password_hash = $3, last_login_at = $4, second_factor_step = CASE WHEN $5 > 0 THEN $5 ELSE second_factor_step END
+			WHERE name = $1 AND password_hash = $2 AND disabled = 0 AND ($5 > second_factor_step OR $5 = 0 AND second_factor = '')`,
+			l.User, l.Checked, l.Hash, micros(l.At), l.Step)
 		if err == nil && n == 0 {
 			return conflict("name", "log in again", "the user changed meanwhile")
 		}
 		if err != nil {
 			return err
 		}
-		if _, err := q.exec(ctx, `DELETE FROM api_tokens WHERE owner = $1 AND owner <> '' AND expires_at < $2`, t.Owner, micros(t.CreatedAt.Add(-keepLogins))); err != nil {
+		if l.Session != nil {
+			return insertSession(ctx, q, l.Session)
+		}
+		if _, err := q.exec(ctx, `DELETE FROM api_tokens WHERE owner = $1 AND owner <> '' AND expires_at < $2`, l.User, micros(l.At.Add(-keepLogins))); err != nil {
 			return err
 		}
-		return insertAPIToken(ctx, q, t)
+		return insertAPIToken(ctx, q, *l.Token)
 	})
 }
 

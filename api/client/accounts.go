@@ -9,12 +9,14 @@ import (
 )
 
 // Login makes an API token for a user; its secret is in the answer alone.
-// Every call makes another.
-func (c *Client) Login(ctx context.Context, name string, password Secret) (*enroll.APIToken, error) {
+// Every call makes another. The code is for users with a second factor; one
+// that is missing is a Problem of enroll.KindSecondFactor.
+func (c *Client) Login(ctx context.Context, name string, password, code Secret) (*enroll.APIToken, error) {
 	in := struct { // a Secret does not marshal
 		Name     string `json:"name"`
 		Password string `json:"password"`
-	}{name, string(password)}
+		Code     string `json:"code,omitempty"`
+	}{name, string(password), string(code)}
 	return send[enroll.APIToken](ctx, c, "/login", in, nil)
 }
 

@@ -3,21 +3,25 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/fleetca/fleetca/api/client"
+	"github.com/fleetca/fleetca/enroll"
 )
 
 func newLoginCommand() *cobra.Command {
 	var flags clientFlags
-	var name, file, out string
+	var name, file, code, out string
 	cmd := &cobra.Command{
 		Use:   "login --server URL --user NAME --token-out FILE",
 		Short: "Log in with a password, for 12 hours",
 		Long: `Log in with a password, and write the API token of the login to a file that its
 owner alone can read: give it to the other commands as --token-file. The
-password is asked for, or read from --password-file or standard input.`,
+password is asked for, or read from --password-file or standard input. Users with
+a second factor are asked for their code, or give it by --code.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
@@ -38,7 +42,7 @@ password is asked for, or read from --password-file or standard input.`,
 			if err != nil {
 				return err
 			}
-			t, err := c.Login(cmd.Context(), name, password)
+			t, err := login(cmd, c, name, password, enroll.Secret(code))
 			if err != nil {
 				return clientError(err)
 			}
@@ -52,8 +56,26 @@ password is asked for, or read from --password-file or standard input.`,
 	flags.addServer(f)
 	f.StringVar(&name, "user", "", "name of the user")
 	f.StringVar(&file, "password-file", "", "file whose first line is the password")
+	f.StringVar(&code, "code", "", "six digits of the authenticator app, valid once")
 	f.StringVar(&out, "token-out", "", "file for the token")
 	return cmd
+}
+
+// login logs in, and asks at a terminal for a code that turns out to be needed.
+func login(cmd *cobra.Command, c *client.Client, name string, password, code enroll.Secret) (*enroll.APIToken, error) {
+	t, err := c.Login(cmd.Context(), name, password, code)
+	p, ok := errors.AsType[*client.Problem](err)
+	if !ok || p.Kind() != enroll.KindSecondFactor || code != "" {
+		return t, err
+	}
+	in, isFile := cmd.InOrStdin().(*os.File)
+	if !isFile || !term.IsTerminal(int(in.Fd())) {
+		return nil, err
+	}
+	if code, err = typedPassword(cmd, in, "code of the authenticator app"); err != nil {
+		return nil, err
+	}
+	return c.Login(cmd.Context(), name, password, code)
 }
 
 func newLogoutCommand() *cobra.Command {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ import (
 func newServeCommand() *cobra.Command {
 	var cfg serveConfig
 	var hosts, level string
+	var secondFactor []string
 	var hook webhookFlags
 	cmd := &cobra.Command{
 		Use:   "serve --data DIR",
@@ -43,6 +45,9 @@ renewed. SIGTERM stops in order.`,
 				return usageError(fmt.Errorf("--log-level %q", level), "one of debug, info, warn, error")
 			}
 			cfg.publicHosts, cfg.certifyBrokers = splitList(hosts), true
+			if err := cfg.requireSecondFactor(secondFactor); err != nil {
+				return err
+			}
 			webhook, err := hook.webhook()
 			if err != nil {
 				return err
@@ -67,8 +72,25 @@ renewed. SIGTERM stops in order.`,
 	f.StringVar(&hook.url, "webhook", "", "HTTPS URL that audit events are sent to, signed")
 	f.StringVar(&hook.secretFile, "webhook-secret-file", "", "file with the secret that signs them")
 	f.StringSliceVar(&hook.events, "webhook-events", nil, "beginnings of the actions to send, such as device.revoke,revocation (default all)")
+	f.DurationVar(&cfg.sessionIdle, "session-idle", enroll.DefaultSessionIdle, "after how long without a request a session of the dashboard ends")
+	f.DurationVar(&cfg.sessionLife, "session-life", enroll.DefaultSessionLife, "after how long it ends anyway")
+	f.StringSliceVar(&secondFactor, "second-factor", nil, "roles whose users must set up a second factor, such as admin,security")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
+}
+
+// requireSecondFactor checks the settings of sessions.
+func (cfg *serveConfig) requireSecondFactor(roles []string) error {
+	if cfg.sessionIdle <= 0 || cfg.sessionLife <= 0 {
+		return usageError(errors.New("--session-idle and --session-life must be above zero"), "for example --session-idle 30m --session-life 12h")
+	}
+	for _, name := range roles {
+		if !slices.Contains(enroll.Roles(), enroll.Role(name)) {
+			return usageError(fmt.Errorf("--second-factor %q is no role", name), "any of admin, operator, factory, security, auditor")
+		}
+		cfg.secondFactor = append(cfg.secondFactor, enroll.Role(name))
+	}
+	return nil
 }
 
 // webhookFlags are the flags of the webhook.

@@ -53,6 +53,9 @@ type serveConfig struct {
 	webhook        *enroll.Webhook // where audit events are sent; nil for nowhere
 	log            *slog.Logger
 	proofTimeout   time.Duration
+	sessionIdle    time.Duration // of the dashboard; see enroll.Config
+	sessionLife    time.Duration
+	secondFactor   []enroll.Role // roles whose users must have one
 	// wrapDriver stands between the service and each broker; nil for nothing.
 	wrapDriver func(brokers.Driver) brokers.Driver
 }
@@ -107,6 +110,7 @@ func startServer(ctx context.Context, cfg serveConfig) (_ *server, err error) {
 	s.service = enroll.New(enroll.Config{
 		Authority: s.authority, Store: s.store, Drivers: s.drivers(), MachineURL: s.url("machines"),
 		Log: cfg.log, ProofTimeout: cfg.proofTimeout, Webhook: cfg.webhook,
+		SessionIdle: cfg.sessionIdle, SessionLife: cfg.sessionLife, RequireSecondFactor: cfg.secondFactor,
 	})
 	if err := s.service.SetStatusURL(ctx, s.url("status")); err != nil {
 		return nil, err

@@ -52,7 +52,7 @@ var eventTests = []test{
 		eve := enroll.User{Name: "eve", Role: enroll.RoleAdmin, CreatedAt: f.now, ChangedAt: f.now}
 		did("a20", f.store.CreateUser(f.ctx, eve, f.change("a20", "x")))
 		did("a21", f.store.Login(f.ctx, f.loginOf(eve, "t-eve"), f.change("a21", "x")))
-		did("a22", f.store.SetPassword(f.ctx, "eve", "h", f.now, f.change("a22", "x")))
+		did("a22", f.store.SetPassword(f.ctx, enroll.NewPassword{User: "eve", Hash: "h", At: f.now}, f.change("a22", "x")))
 		did("a23", f.store.SetUserDisabled(f.ctx, "eve", true, f.now, f.change("a23", "x")))
 	}},
 	{"I19 an event reads back with the bytes its leaf hash covers", func(f *fixture) {

@@ -96,7 +96,10 @@ func (f *fixture) everything() string {
 		}),
 		"rotations": every(f, func(p enroll.Page) ([]*enroll.Rotation, string, error) { return f.store.Rotations(f.ctx, "", p) }),
 		"users":     every(f, func(p enroll.Page) ([]*enroll.User, string, error) { return f.store.Users(f.ctx, p) }),
-		"tokens":    every(f, func(p enroll.Page) ([]*enroll.APIToken, string, error) { return f.store.APITokens(f.ctx, p) }),
+		"sessions": every(f, func(p enroll.Page) ([]*enroll.Session, string, error) {
+			return f.store.Sessions(f.ctx, "", f.now.Add(-time1h), p)
+		}),
+		"tokens": every(f, func(p enroll.Page) ([]*enroll.APIToken, string, error) { return f.store.APITokens(f.ctx, p) }),
 		"events": every(f, func(p enroll.Page) ([]*enroll.Event, string, error) {
 			return f.store.Events(f.ctx, enroll.EventFilter{}, p)
 		}),

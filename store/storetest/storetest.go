@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) enroll.Store) {
 		{"token", tokenTests},
 		{"user", userTests},
 		{"login", loginTests},
+		{"session", sessionTests},
 		{"event", eventTests},
 	}
 	for _, g := range groups {

@@ -21,14 +21,15 @@ func (f *fixture) user(name string, role enroll.Role) enroll.User {
 // loginOf returns a login of a user, with a token of its own.
 func (f *fixture) loginOf(u enroll.User, token string, charges ...enroll.LoginCharge) enroll.UserLogin {
 	return enroll.UserLogin{
-		Token:   enroll.APIToken{ID: token, Name: "login", Role: u.Role, Owner: u.Name, Hash: sum(token), CreatedAt: f.now, ExpiresAt: f.now.Add(time1h)},
+		User: u.Name, At: f.now,
+		Token:   &enroll.APIToken{ID: token, Name: "login", Role: u.Role, Owner: u.Name, Hash: sum(token), CreatedAt: f.now, ExpiresAt: f.now.Add(time1h)},
 		Checked: u.PasswordHash, Hash: u.PasswordHash, Charges: charges,
 	}
 }
 
 func (f *fixture) login(l enroll.UserLogin) error {
 	f.Helper()
-	return f.store.Login(f.ctx, l, f.change("user.login", "user:"+l.Token.Owner))
+	return f.store.Login(f.ctx, l, f.change("user.login", "user:"+l.User))
 }
 
 // usable reports whether an API token is.
@@ -114,7 +115,7 @@ var userTests = []test{
 		eve := f.user("eve", enroll.RoleAdmin)
 		f.must(f.login(f.loginOf(eve, "t1")))
 		at := f.now.Add(time.Second)
-		f.must(f.store.SetPassword(f.ctx, "eve", "another", at, f.change("user.reset", "user:eve")))
+		f.must(f.store.SetPassword(f.ctx, enroll.NewPassword{User: "eve", Hash: "another", At: at}, f.change("user.reset", "user:eve")))
 		if f.usable("t1") {
 			f.Fatal("the token of before can be used")
 		}
@@ -125,7 +126,7 @@ var userTests = []test{
 			f.Fatalf("%+v", got)
 		}
 		f.unchanged(func() {
-			f.wantKind(f.store.SetPassword(f.ctx, "none", "x", at, f.change("user.reset", "user:none")), ca.KindNotFound)
+			f.wantKind(f.store.SetPassword(f.ctx, enroll.NewPassword{User: "none", Hash: "x", At: at}, f.change("user.reset", "user:none")), ca.KindNotFound)
 		})
 	}},
 	{"a login stores its token, its time and a stronger hash", func(f *fixture) {
