@@ -42,7 +42,7 @@ func (a *API) postEnabling(x *exchange, _ nothing) (*enroll.User, error) {
 
 // postLogin counts failures in the store, for all replicas; see enroll.Login.
 func (a *API) postLogin(x *exchange, in enroll.LoginRequest) (*enroll.APIToken, error) {
-	return a.service.Login(x.ctx(), in, clientAddress(x.r).String())
+	return a.service.Login(x.ctx(), in, enroll.AddressGroup(x.r.RemoteAddr).String())
 }
 
 func (a *API) postLogout(x *exchange, _ nothing) (*enroll.APIToken, error) {

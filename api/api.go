@@ -22,6 +22,9 @@ type Config struct {
 	// Registry takes the API's metrics and is what /metrics shows; a new one
 	// when nil. Two APIs cannot share one.
 	Registry *prometheus.Registry
+	// Pages is what the listener for people serves beside REST: the dashboard.
+	// Nil for nothing.
+	Pages http.Handler
 	// Log gets a line a request, and the text of errors that clients must not
 	// see; nothing is logged when nil.
 	Log *slog.Logger
@@ -42,6 +45,7 @@ type Config struct {
 // An API makes the handlers of the listeners. It is safe for concurrent use.
 type API struct {
 	service  *enroll.Service
+	pages    http.Handler
 	log      *slog.Logger
 	now      func() time.Time
 	workers  int
@@ -78,7 +82,7 @@ func New(cfg Config) *API {
 		cfg.BatchWorkers = 16
 	}
 	a := &API{
-		service: cfg.Service, log: cfg.Log, now: cfg.Now, workers: cfg.BatchWorkers, inFlight: cfg.InFlight,
+		service: cfg.Service, pages: cfg.Pages, log: cfg.Log, now: cfg.Now, workers: cfg.BatchWorkers, inFlight: cfg.InFlight,
 		registry: cfg.Registry, metrics: newMetrics(cfg.Registry),
 		ready:    readiness{ask: cfg.Service.Ready},
 		failures: newFailures(cfg.AuthBurst, cfg.AuthRefill, cfg.Now), routes: Routes(),
@@ -89,7 +93,7 @@ func New(cfg Config) *API {
 }
 
 // People returns the handler of the HTTPS listener for people and programs
-// with API tokens: REST, and health.
+// with API tokens: REST, health, and Config.Pages.
 func (a *API) People() http.Handler { return a.rest("people", false) }
 
 // Machines returns the handler of the HTTPS listener for machines: the same
@@ -100,7 +104,12 @@ func (a *API) Machines() http.Handler { return a.rest("machines", true) }
 // rest routes the table of calls.
 func (a *API) rest(listener string, machines bool) http.Handler {
 	m := a.router(listener)
-	m.Get("/", a.getEntrance)
+	if machines || a.pages == nil {
+		m.Get("/", a.getEntrance)
+	} else {
+		m.Handle("/api/*", http.HandlerFunc(a.nothingHere))
+		m.Mount("/", a.pages)
+	}
 	limited := m.With(a.shed)
 	for i := range a.routes {
 		rt := &a.routes[i]
@@ -139,15 +148,17 @@ func (a *API) router(listener string) *chi.Mux {
 	m.Head("/healthz", a.getHealth)
 	m.Get("/readyz", a.getReady)
 	m.Head("/readyz", a.getReady)
-	m.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		a.writeError(w, r, ca.Errorf(ca.KindNotFound, "", "GET "+basePath+"/ lists what is here", "there is nothing at this path"))
-	})
+	m.NotFound(a.nothingHere)
 	m.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		allow := strings.Join(allowed(m, r), ", ")
 		w.Header().Set("Allow", allow)
 		a.writeError(w, r, ca.Errorf(KindMethod, "", "use "+allow, "this path does not take the method %.16q", r.Method))
 	})
 	return m
+}
+
+func (a *API) nothingHere(w http.ResponseWriter, r *http.Request) {
+	a.writeError(w, r, ca.Errorf(ca.KindNotFound, "", "GET "+basePath+"/ lists what is here", "there is nothing at this path"))
 }
 
 // allowed returns the methods that a router takes at a request's path.

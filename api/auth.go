@@ -17,7 +17,7 @@ func (a *API) admit(x *exchange) error {
 	if rule.Public {
 		return nil
 	}
-	address := clientAddress(x.r)
+	address := enroll.AddressGroup(x.r.RemoteAddr)
 	if wait := a.failures.wait(address); wait > 0 {
 		return &retryError{after: wait, error: ca.Errorf(KindRateLimited, "",
 			"mend the credentials, then wait as long as Retry-After says", "this address failed to authenticate too often")}
@@ -65,7 +65,7 @@ func (a *API) authenticate(x *exchange) (*enroll.Principal, error) {
 		return nil, ca.Errorf(enroll.KindUnauthenticated, "Authorization", `send "Authorization: Bearer TOKEN"`, "this call needs an API token")
 	}
 	if errors.Is(err, ca.IsKind(enroll.KindUnauthenticated)) {
-		a.failures.add(clientAddress(x.r))
+		a.failures.add(enroll.AddressGroup(x.r.RemoteAddr))
 	}
 	return p, err
 }
@@ -92,6 +92,6 @@ func roleOf(p *enroll.Principal) string {
 // client's address, as a failed authentication.
 func (a *API) countUnknownToken(r *http.Request, err error) {
 	if errors.Is(err, ca.IsKind(enroll.KindTokenUnknown)) {
-		a.failures.add(clientAddress(r))
+		a.failures.add(enroll.AddressGroup(r.RemoteAddr))
 	}
 }

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -74,19 +73,4 @@ func (f *failures) makeRoom(now time.Time) {
 			delete(f.buckets, address)
 		}
 	}
-}
-
-// clientAddress returns whom a request counts for: the peer's IPv4 address, or
-// the /64 that its IPv6 address is in. Headers of proxies are not believed.
-func clientAddress(r *http.Request) netip.Prefix {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Prefix{} // not a network connection; all such count together
-	}
-	address, bits := peer.Addr().Unmap().WithZone(""), 64
-	if address.Is4() {
-		bits = 32
-	}
-	prefix, _ := address.Prefix(bits)
-	return prefix
 }

@@ -2,8 +2,6 @@ package api
 
 import (
 	"encoding/binary"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"testing"
 	"time"
@@ -50,22 +48,5 @@ func TestFailuresAreBounded(t *testing.T) {
 	f.add(netip.MustParsePrefix("198.51.100.1/32"))
 	if len(f.buckets) > maxAddresses-15 {
 		t.Errorf("%d addresses are kept after all recovered", len(f.buckets))
-	}
-}
-
-func TestClientAddress(t *testing.T) {
-	for remote, want := range map[string]string{
-		"192.0.2.1:1234":           "192.0.2.1/32",
-		"[::ffff:192.0.2.1]:1234":  "192.0.2.1/32",
-		"[2001:db8:1:2:3:4:5:6]:1": "2001:db8:1:2::/64",
-		"[fe80::1%eth0]:1":         "fe80::/64",
-		"@":                        "invalid Prefix",
-	} {
-		r := httptest.NewRequest(http.MethodGet, "/", nil)
-		r.RemoteAddr = remote
-		r.Header.Set("X-Forwarded-For", "203.0.113.9")
-		if got := clientAddress(r).String(); got != want {
-			t.Errorf("%s: %s, want %s", remote, got, want)
-		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -111,14 +112,14 @@ func (s *Service) TouchSession(ctx context.Context, session *Session) error {
 	return s.store.TouchSession(ctx, session.ID, now)
 }
 
+// RequiresSecondFactor reports whether users of a role must have a second factor.
+func (s *Service) RequiresSecondFactor(role Role) bool {
+	return slices.Contains(s.cfg.RequireSecondFactor, role)
+}
+
 // lacksSecondFactor reports whether the user has to set one up.
 func (s *Service) lacksSecondFactor(u *User) bool {
-	for _, role := range s.cfg.RequireSecondFactor {
-		if role == u.Role {
-			return u.SecondFactor == ""
-		}
-	}
-	return false
+	return u.SecondFactor == "" && s.RequiresSecondFactor(u.Role)
 }
 
 // SignOut ends the session that the call was made in.

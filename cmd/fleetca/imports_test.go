@@ -27,9 +27,10 @@ var mayImport = map[string][]string{
 	"enroll":                    {"ca", "enroll/mqtts", "enroll/brokers"},
 	"api":                       {"ca", "enroll", "enroll/mqtts"},
 	"api/client":                {"ca", "enroll", "enroll/mqtts"},
+	"web":                       {"ca", "enroll", "enroll/mqtts"},
 	"store":                     {"ca", "enroll", "migrations"},
 	"store/storetest":           {"ca", "enroll", "enroll/mqtts"},
-	"cmd/fleetca":               {"ca", "enroll", "enroll/mqtts", "enroll/brokers", "enroll/brokers/embedded", "enroll/brokers/mosquitto", "api", "api/client", "store", "migrations"},
+	"cmd/fleetca":               {"ca", "enroll", "enroll/mqtts", "enroll/brokers", "enroll/brokers/embedded", "enroll/brokers/mosquitto", "api", "api/client", "store", "migrations", "web"},
 }
 
 // fences says which packages alone may import a third party.

@@ -24,6 +24,7 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/enroll/brokers"
 	"github.com/fleetca/fleetca/store"
+	"github.com/fleetca/fleetca/web"
 )
 
 // Timeouts of the listeners, and of a graceful stop (I28). The batch route
@@ -273,7 +274,8 @@ func (s *server) serve(ctx context.Context) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(&fleetCollector{service: s.service, log: s.cfg.log})
-	a := api.New(api.Config{Service: s.service, Registry: registry, Log: s.cfg.log})
+	site := web.New(web.Config{Service: s.service, APIURL: s.url("people"), StatusURL: s.url("status"), Log: s.cfg.log})
+	a := api.New(api.Config{Service: s.service, Pages: site.Handler(), Registry: registry, Log: s.cfg.log})
 	s.start("people", a.People(), &tls.Config{GetCertificate: s.identity.certificate, MinVersion: tls.VersionTLS12})
 	s.start("machines", a.Machines(), &tls.Config{GetCertificate: s.identity.certificate, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert})
 	s.start("status", a.Status(), nil)

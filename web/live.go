@@ -1,0 +1,162 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+const livePath = "/live"
+
+// How often a watched page is looked at, and for how long at a time: then the
+// browser comes again.
+const (
+	liveEvery   = 300 * time.Millisecond
+	liveFor     = 10 * time.Minute
+	liveTimeout = 10 * time.Second // for one write
+)
+
+// liveURL returns the URL of the stream of a page.
+func liveURL(u *url.URL) string { return livePath + "?page=" + url.QueryEscape(u.RequestURI()) }
+
+// getLive is the stream of a page.
+func getLive(v *visit) (answer, error) {
+	u, err := url.Parse(localPath(v.query("page")))
+	if err != nil {
+		return nil, ca.Errorf(ca.KindMalformed, "page", "watch a page of this site", "is no path")
+	}
+	return live{u}, nil
+}
+
+// A live answer is a page's stream of server-sent events.
+type live struct{ page *url.URL }
+
+func (l live) write(v *visit) error {
+	watched, err := v.site.watched(v, l.page)
+	if err != nil {
+		return err
+	}
+	select {
+	case v.site.watchers <- struct{}{}:
+		defer func() { <-v.site.watchers }()
+	default:
+		return &enroll.Later{After: 30 * time.Second, Err: ca.Errorf(enroll.KindRateLimited, "", "load the page again by hand", "too many pages are being watched")}
+	}
+	v.w.Header().Set("Content-Type", "text/event-stream")
+	v.w.WriteHeader(http.StatusOK)
+	ctx, cancel := context.WithTimeout(v.ctx(), liveFor)
+	defer cancel()
+	s := &liveStream{v: v, watched: watched, to: http.NewResponseController(v.w)}
+	if err := s.run(ctx); err != nil && ctx.Err() == nil {
+		v.site.log.WarnContext(v.ctx(), "live page ended", "path", l.page.Path, "error", err)
+	}
+	return nil
+}
+
+// watched returns a visit of the page that is to be watched, which must be open
+// to the visitor and live.
+func (s *Site) watched(v *visit, page *url.URL) (*visit, error) {
+	path := page.EscapedPath()
+	routing := chi.NewRouteContext()
+	if !s.mux.Match(routing, http.MethodGet, path) {
+		return nil, ca.Errorf(ca.KindNotFound, "page", "", "there is no such page")
+	}
+	rt := s.routes[get+" "+routing.RoutePattern()]
+	if rt == nil || !rt.live {
+		return nil, ca.Errorf(ca.KindNotFound, "page", "", "this page cannot be watched")
+	}
+	r := v.r.Clone(context.WithValue(v.ctx(), chi.RouteCtxKey, routing))
+	r.URL = page
+	return &visit{w: v.w, r: r, site: s, rt: rt, principal: v.principal}, nil
+}
+
+// A liveStream sends a page's main part whenever it changed.
+type liveStream struct {
+	v       *visit
+	watched *visit
+	to      *http.ResponseController
+	last    [sha256.Size]byte
+}
+
+// run looks at the page until ctx ends or the session does.
+func (s *liveStream) run(ctx context.Context) error {
+	if err := s.send("retry: 2000\n\n"); err != nil {
+		return err
+	}
+	ticker := time.NewTicker(liveEvery)
+	defer ticker.Stop()
+	for n := 0; ; n++ {
+		if err := s.look(); err != nil {
+			return err
+		}
+		if n%50 == 49 { // keeps what stands between from closing an idle connection
+			if err := s.send(": here\n\n"); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+var errSessionEnded = errors.New("the session has ended")
+
+// look sends the main part if it is another than the last.
+func (s *liveStream) look() error {
+	p, err := s.v.site.visitor(s.v.r)
+	if err != nil {
+		return err
+	}
+	if p == nil || s.watched.rt.Permission != "" && !p.Role.May(s.watched.rt.Permission) {
+		_ = s.send("event: ended\ndata: {}\n\n") // best effort: the stream ends here
+		return errSessionEnded
+	}
+	s.watched.principal = *p
+	a, err := s.watched.rt.handle(s.watched)
+	if err != nil {
+		return err
+	}
+	shown, ok := a.(page)
+	if !ok {
+		return fmt.Errorf("%s answers %T, which cannot be watched", s.watched.rt.Pattern, a)
+	}
+	main, err := shown.render(s.watched, "main")
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(main)
+	if sum == s.last {
+		return nil
+	}
+	s.last = sum
+	text, err := json.Marshal(string(bytes.TrimSpace(main)))
+	if err != nil {
+		return err
+	}
+	return s.send("data: " + string(text) + "\n\n")
+}
+
+// send writes an event at once.
+func (s *liveStream) send(event string) error {
+	if err := s.to.SetWriteDeadline(time.Now().Add(liveTimeout)); err != nil {
+		return err
+	}
+	if _, err := s.v.w.Write([]byte(event)); err != nil {
+		return err
+	}
+	return s.to.Flush()
+}

@@ -1,0 +1,40 @@
+package web
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/fleetca/fleetca/enroll"
+)
+
+// A route is a page or a form.
+type route struct {
+	Method  string
+	Pattern string // in chi's syntax
+	// Permission is what the visitor must have; empty: to be signed in is enough.
+	Permission enroll.Permission
+	Public     bool // for visitors who are not signed in
+	Account    bool // stays open while the second factor is missing
+	live       bool // can be watched
+	handle     func(v *visit) (answer, error)
+}
+
+// Methods, short for the table.
+const (
+	get  = http.MethodGet
+	post = http.MethodPost
+)
+
+// routes is the table of the dashboard.
+func routes() []route {
+	return slices.Concat(accountRoutes())
+}
+
+// notes are what a page says of the form that led to it.
+var notes = map[string]string{
+	"signed-out":       "You are signed out.",
+	"password":         "Your password is changed; your other sessions have ended.",
+	"second-factor":    "The second factor is set up. The next sign-in asks for a code.",
+	"no-second-factor": "The second factor is off.",
+	"session-ended":    "The session has ended.",
+}
