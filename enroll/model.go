@@ -32,6 +32,7 @@ type Device struct {
 	TrustGeneration int64             `json:"trustGeneration"` // of the trust bundle it was last handed
 	CreatedAt       time.Time         `json:"createdAt"`
 	LastSeenAt      *time.Time        `json:"lastSeenAt,omitempty"` // last enrollment or renewal
+	ExpiresAt       *time.Time        `json:"expiresAt,omitempty"`  // notAfter of the last good certificate to expire; missing when it holds none
 }
 
 // A Broker is an MQTT broker whose certificate is issued and verified here.
@@ -83,17 +84,19 @@ type WorkOrder struct {
 	Profile   string     `json:"profile"`
 	State     OrderState `json:"state"`
 	CreatedAt time.Time  `json:"createdAt"`
+	FullAt    *time.Time `json:"fullAt,omitempty"` // when Issued reached Quantity; missing while it has not
 }
 
-// An EnrollmentToken lets its bearer enroll devices for one work order. Only
-// the SHA-256 of the secret is stored.
+// An EnrollmentToken lets its bearer enroll devices for one work order, or one
+// device again. Only the SHA-256 of the secret is stored.
 type EnrollmentToken struct {
 	ID        string    `json:"id"`
-	Token     string    `json:"token,omitempty"` // shown once, at creation
-	Hash      []byte    `json:"-"`               // SHA-256 of the token as shown
-	WorkOrder string    `json:"workOrder"`
-	DeviceID  string    `json:"deviceId,omitempty"` // the one device it is for; empty for any
-	Uses      int64     `json:"uses"`               // how many devices it enrolls
+	Token     string    `json:"token,omitempty"`     // shown once, at creation
+	Hash      []byte    `json:"-"`                   // SHA-256 of the token as shown
+	WorkOrder string    `json:"workOrder,omitempty"` // empty for one that renews
+	DeviceID  string    `json:"deviceId,omitempty"`  // the one device it is for; empty for any
+	Renews    bool      `json:"renews,omitempty"`    // the device is active, and enrolls again under a new key
+	Uses      int64     `json:"uses"`                // how many devices it enrolls
 	Used      int64     `json:"used"`
 	ExpiresAt time.Time `json:"expiresAt"`
 	CreatedAt time.Time `json:"createdAt"`

@@ -292,16 +292,11 @@ type CertificateFilter struct {
 	Issuer  string
 }
 
-// A DeviceFilter narrows a listing of devices; empty fields do not.
-type DeviceFilter struct {
-	Status    DeviceStatus
-	Group     string
-	WorkOrder string
-}
-
 // An EventFilter narrows the audit trail; empty fields do not.
 type EventFilter struct {
-	Actor   string
-	Action  string
-	Subject string
+	Actor        string
+	Action       string
+	ActionPrefix string // beginning of the action, such as "device."
+	Subject      string
+	From, To     time.Time // from this time on, and before that one
 }
