@@ -13,17 +13,19 @@ import (
 // functions are what templates can call.
 func (s *Site) functions() template.FuncMap {
 	return template.FuncMap{
-		"asset":    func(name string) string { return s.assets[name].url },
-		"time":     showTime,
-		"day":      func(t time.Time) string { return t.UTC().Format("2 Jan 2006") },
-		"ago":      func(t time.Time) string { return spanText(s.now().Sub(t)) + " ago" },
-		"until":    func(t time.Time) string { return untilText(t.Sub(s.now())) },
-		"tone":     tone,
-		"short":    shorten,
-		"colons":   colons,
-		"json":     indentJSON,
-		"join":     func(list []string) string { return strings.Join(list, ", ") },
-		"count":    func(n int64, one, many string) string { return fmt.Sprintf("%s %s", grouped(n), pick(n == 1, one, many)) },
+		"asset":  func(name string) string { return s.assets[name].url },
+		"time":   showTime,
+		"day":    func(t time.Time) string { return t.UTC().Format("2 Jan 2006") },
+		"ago":    func(t time.Time) string { return spanText(s.now().Sub(t)) + " ago" },
+		"until":  func(t time.Time) string { return untilText(t.Sub(s.now())) },
+		"tone":   tone,
+		"short":  shorten,
+		"colons": colons,
+		"json":   indentJSON,
+		"join":   func(list []string) string { return strings.Join(list, ", ") },
+		"count": func(n int64, one, many string) string {
+			return fmt.Sprintf("%s %s", grouped(n), pick(n == 1, one, many))
+		},
 		"grouped":  grouped,
 		"int64":    func(n int) int64 { return int64(n) },
 		"duration": milliseconds,
