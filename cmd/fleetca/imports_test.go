@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"api":                       {"ca", "enroll", "enroll/mqtts"},
 	"api/client":                {"ca", "enroll", "enroll/mqtts"},
 	"web":                       {"ca", "enroll", "enroll/mqtts"},
+	"web/browsertest":           {}, // a test kit
 	"store":                     {"ca", "enroll", "migrations"},
 	"store/storetest":           {"ca", "enroll", "enroll/mqtts"},
 	"cmd/fleetca":               {"ca", "enroll", "enroll/mqtts", "enroll/brokers", "enroll/brokers/embedded", "enroll/brokers/mosquitto", "api", "api/client", "store", "migrations", "web"},
@@ -44,6 +45,7 @@ var fences = map[string][]string{
 	"github.com/go-chi/":                  {"api", "web"},
 	"github.com/mochi-mqtt/":              {"enroll/brokers/embedded"},
 	"github.com/eclipse/paho":             {"cmd/fleetca"},
+	"github.com/chromedp/":                {"web/browsertest"},
 	"github.com/prometheus/client_golang": {"api", "cmd/fleetca"},
 }
 
