@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll/brokers"
 	"github.com/fleetca/fleetca/enroll/mqtts"
 )
 
@@ -20,7 +21,7 @@ const (
 	admitTimeout = 2 * time.Second        // a dead broker holds the CRL up no longer
 	probeTimeout = 4 * time.Second        // of one look at a broker
 	probePause   = 200 * time.Millisecond // between looks, while a broker reloads
-	firstRetry   = 15 * time.Second       // after an attempt without proof; doubles up to
+	firstRetry   = 2 * time.Second        // after an attempt without proof; doubles up to
 	lastRetry    = 15 * time.Minute
 	queuePause   = 2 * time.Second // while maxProofs attempts are under way
 )
@@ -261,34 +262,38 @@ func (p *proof) enforce(ctx context.Context, i int) error {
 	} else if err := p.mark(ctx, stepCRLLoaded, b.ID, StepDone, "handed to the broker"); err != nil {
 		return err
 	}
-	var closed int
-	err := p.order(ctx, func(ctx context.Context) (err error) {
-		closed, err = driver.Disconnect(ctx, p.r.Device)
+	err := p.order(ctx, func(ctx context.Context) error {
+		closed, err := driver.Disconnect(ctx, p.r.Device)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.seen[i].Closed += closed
 		return err
 	})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	p.mu.Lock()
-	p.seen[i].Closed += closed
-	closed = p.seen[i].Closed
-	p.mu.Unlock()
 	if err != nil {
 		if err := p.mark(ctx, stepSession, b.ID, StepFailed, "%v", err); err != nil {
 			return err
 		}
-	} else if err := p.mark(ctx, stepSession, b.ID, StepDone, "%d closed", closed); err != nil {
+	} else if err := p.mark(ctx, stepSession, b.ID, StepDone, "%d closed", p.seen[i].Closed); err != nil {
 		return err
 	}
 	return p.watch(ctx, i)
 }
 
-// order gives a broker an order, and some time to carry it out: one that hangs
-// must not keep the evidence of the others.
+// order gives a broker an order, again while it fails (a broker that is being
+// restarted takes it then) and is not refused by ourselves, for as long as it
+// may take: one that hangs must not keep the evidence of the others.
 func (p *proof) order(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.ProofTimeout)
 	defer cancel()
-	return f(ctx)
+	for {
+		err := f(ctx)
+		if _, refused := errors.AsType[*brokers.GuardError](err); err == nil || refused || pause(ctx, probePause) != nil {
+			return err
+		}
+	}
 }
 
 // watch looks until the broker refuses the canary and admits the good one, or
@@ -365,8 +370,11 @@ func (p *proof) conclude(ctx context.Context) error {
 	if len(p.brokers) > 0 {
 		state, detail = RevocationProven, "every broker refuses"
 		for _, b := range p.brokers {
-			if stepState(p.r.Steps, stepRefusal, b.ID) != StepDone {
+			switch {
+			case stepState(p.r.Steps, stepRefusal, b.ID) != StepDone:
 				state, detail = RevocationUnproven, "broker "+b.ID+" was not seen to refuse; tried again"
+			case stepState(p.r.Steps, stepSession, b.ID) == StepFailed:
+				state, detail = RevocationUnproven, "broker "+b.ID+" refuses, but live sessions may go on there; tried again"
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -152,7 +153,7 @@ func TestUnprovenRevocationIsProvenWhenTheBrokerRecovers(t *testing.T) {
 	b.on("LoadCRL", func(context.Context) error { return errors.New("the disk is full") })
 	again, ok := errors.AsType[*enroll.Again](s.AdvanceRevocation(s.ctx, r.ID))
 	first := s.revocation(r.ID)
-	if !ok || first.State != enroll.RevocationUnproven || again.After != 15*time.Second || live.alive() {
+	if !ok || first.State != enroll.RevocationUnproven || again.After != 2*time.Second || live.alive() {
 		t.Fatalf("%v, %+v, alive: %v", again, first, live.alive())
 	}
 	if st := step(t, first.Steps, "crl_loaded", "b"); st.State != enroll.StepFailed || !strings.Contains(st.Detail, "the disk is full") {
@@ -177,6 +178,45 @@ func TestUnprovenRevocationIsProvenWhenTheBrokerRecovers(t *testing.T) {
 	wantHash(t, got.Evidence)
 }
 
+// A broker that fails for a moment gets its orders again within the attempt.
+// One that refuses but does not close the device's sessions leaves the
+// revocation unproven, until it does.
+func TestSessionsMustBeClosed(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.broker("b")
+	e, key := s.enroll("d")
+	live := b.mustConnect("d", e, key)
+	r := s.revoke("d")
+	var loads atomic.Int64
+	b.on("LoadCRL", func(context.Context) error {
+		if loads.Add(1) <= 2 {
+			return errors.New("just restarting")
+		}
+		return nil
+	})
+	b.on("Disconnect", func(context.Context) error { return errors.New("not now") })
+	if _, ok := errors.AsType[*enroll.Again](s.AdvanceRevocation(s.ctx, r.ID)); !ok || !live.alive() {
+		t.Fatalf("%+v, alive: %v", s.revocation(r.ID), live.alive())
+	}
+	first := s.revocation(r.ID)
+	for name, want := range map[string]enroll.StepState{"crl_loaded": enroll.StepDone, "session_closed": enroll.StepFailed, "refusal_seen": enroll.StepDone, "evidence": enroll.StepFailed} {
+		for _, st := range first.Steps {
+			if st.Name == name && st.State != want {
+				t.Errorf("%+v", st)
+			}
+		}
+	}
+	if first.State != enroll.RevocationUnproven {
+		t.Errorf("the revocation is %s", first.State)
+	}
+	b.on("Disconnect", nil)
+	s.must(s.AdvanceRevocation(s.ctx, r.ID))
+	if got := s.revocation(r.ID); got.State != enroll.RevocationProven || live.alive() {
+		t.Errorf("%+v, alive: %v", got, live.alive())
+	}
+}
+
 // The pause between attempts doubles and ends at a quarter of an hour.
 func TestAttemptsGrowRarerUpToABound(t *testing.T) {
 	t.Parallel()
@@ -190,7 +230,7 @@ func TestAttemptsGrowRarerUpToABound(t *testing.T) {
 		row.Attempts = attempts
 		s.must(s.store.SaveRevocation(s.ctx, row, enroll.Change{Event: enroll.InitEvent("test")}))
 		again, ok := errors.AsType[*enroll.Again](s.AdvanceRevocation(s.ctx, r.ID))
-		if !ok || again.After < 15*time.Second || again.After < last || again.After > 15*time.Minute {
+		if !ok || again.After < 2*time.Second || again.After < last || again.After > 15*time.Minute {
 			t.Fatalf("attempt %d: again after %v, before that %v", attempts+1, again, last)
 		}
 		last = again.After

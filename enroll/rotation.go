@@ -17,6 +17,10 @@ import (
 const (
 	churnTime = 300 * time.Millisecond // how long sessions are watched before it
 	soakTime  = time.Second            // and after it
+
+	rollbackPause    = time.Second      // before another try to go back, at a broker that does not answer; a quarter of the time since, up to
+	lastRollback     = 30 * time.Second // this
+	rollbackPatience = time.Hour        // after which it is left to a person
 )
 
 // RotateBroker starts the rotation of a broker's certificate; Rotation shows
@@ -166,6 +170,11 @@ type rotating struct {
 // mark moves a step, and stores the row.
 func (t *rotating) mark(ctx context.Context, step string, state StepState, detail string) error {
 	setStep(t.r.Steps, step, t.r.Broker, t.r.At, t.now(), state, detail)
+	return t.save(ctx, step, state, detail)
+}
+
+// save stores the row with the event of a step.
+func (t *rotating) save(ctx context.Context, step string, state StepState, detail string) error {
 	event := newEvent(t.now(), "server", "rotation.step", "rotation:"+t.r.ID, map[string]any{
 		"step": step, "broker": t.r.Broker, "state": state, "rotation": t.r.State, "detail": detail})
 	return t.store.SaveRotation(ctx, t.r, Change{Event: event})
@@ -297,12 +306,14 @@ func (t *rotating) commit(context.Context) (string, error) {
 // fail records that a step failed and that the way leads back from here, in
 // one: after a crash the step is not taken again.
 func (t *rotating) fail(ctx context.Context, step string, cause error) error {
-	t.r.Steps = append(t.r.Steps, Step{Name: stepRollback, Broker: t.r.Broker, State: StepRunning})
+	t.r.Steps = append(t.r.Steps, Step{Name: stepRollback, Broker: t.r.Broker, State: StepPending})
+	setStep(t.r.Steps, stepRollback, t.r.Broker, t.r.At, t.now(), StepRunning, "")
 	return t.mark(ctx, step, StepFailed, cause.Error())
 }
 
 // rollBack makes the old certificate the served one again, and ends the
-// rotation.
+// rotation. A broker that does not answer, because it is just being restarted
+// say, is waited for: what it serves decides what is to be done.
 func (t *rotating) rollBack(ctx context.Context) error {
 	detail, err := t.restore(ctx)
 	if ctx.Err() != nil {
@@ -311,6 +322,16 @@ func (t *rotating) rollBack(ctx context.Context) error {
 	state := StepDone
 	t.r.State = RotationRolledBack
 	if err != nil {
+		waited := t.now().Sub(t.rollbackSince())
+		if _, final := errors.AsType[*leftAlone](err); !final && waited < rollbackPatience {
+			t.r.State = RotationRunning
+			if setStep(t.r.Steps, stepRollback, t.r.Broker, t.r.At, t.now(), StepRunning, err.Error()) {
+				if err := t.save(ctx, stepRollback, StepRunning, err.Error()); err != nil {
+					return err
+				}
+			}
+			return &Again{After: min(max(waited/4, rollbackPause), lastRollback)}
+		}
 		t.r.State, state, detail = RotationFailed, StepFailed, err.Error()
 	}
 	if err := t.mark(ctx, stepRollback, state, detail); err != nil {
@@ -319,6 +340,22 @@ func (t *rotating) rollBack(ctx context.Context) error {
 	t.counts.forget(t.r.ID)
 	return nil
 }
+
+// rollbackSince returns when the way back was begun.
+func (t *rotating) rollbackSince() time.Time {
+	for _, st := range t.r.Steps {
+		if st.Name == stepRollback && st.At != nil {
+			return *st.At
+		}
+	}
+	return t.r.At
+}
+
+// A leftAlone says that there is nothing for a rollback to do, whenever it is
+// tried.
+type leftAlone struct{ why string }
+
+func (l *leftAlone) Error() string { return l.why }
 
 // restore undoes an install. A certificate that this rotation did not install
 // is left alone.
@@ -332,16 +369,24 @@ func (t *rotating) restore(ctx context.Context) (string, error) {
 	}
 	serial, err := served()
 	switch {
-	case err == nil && serial == t.r.OldSerial:
+	case err != nil:
+		// Not to be rolled back unseen: an install that failed has left the old
+		// pair active, and the one before it is older still.
+		return "", err
+	case serial == t.r.OldSerial:
 		return "the broker serves " + string(serial), nil
-	case err == nil && serial != t.r.NewSerial:
-		return "", fmt.Errorf("the broker serves %s, which this rotation did not install: left alone", serial)
+	case serial != t.r.NewSerial:
+		return "", &leftAlone{fmt.Sprintf("the broker serves %s, which this rotation did not install: left alone", serial)}
 	}
-	if err := t.driver.Rollback(ctx); err != nil {
+	err = t.driver.Rollback(ctx)
+	if errors.Is(err, brokers.ErrNoGeneration) {
+		return "", &leftAlone{err.Error()}
+	}
+	if err != nil {
 		return "", err
 	}
 	if serial, err = served(); err == nil && serial != t.r.OldSerial {
-		err = fmt.Errorf("rolled back, and the broker serves %s, not %s", serial, t.r.OldSerial)
+		err = &leftAlone{fmt.Sprintf("rolled back, and the broker serves %s, not %s", serial, t.r.OldSerial)}
 	}
 	return "the broker serves " + string(serial) + " again", err
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
@@ -166,7 +167,7 @@ func TestWrongCertificateIsFoundOut(t *testing.T) {
 	}
 }
 
-// A rotation that can not go back says so; one that finds a certificate that is
+// A rotation that can not go back tries again until it can, for an hour; one that finds a certificate that is
 // not its own leaves it alone.
 func TestRollbackThatCannot(t *testing.T) {
 	t.Parallel()
@@ -198,7 +199,23 @@ func TestRollbackThatCannot(t *testing.T) {
 				return nil
 			})
 			r := s.rotate("b")
-			s.must(s.AdvanceRotation(s.ctx, r.ID))
+			err := s.AdvanceRotation(s.ctx, r.ID)
+			if again, ok := errors.AsType[*enroll.Again](err); ok && c.name == "refused" {
+				waiting := s.wantRotation(r.ID, enroll.RotationRunning)
+				if st := step(t, waiting.Steps, "rollback", "b"); st.State != enroll.StepRunning || !strings.Contains(st.Detail, c.detail) || again.After != time.Second {
+					t.Errorf("again after %v: %+v", again.After, st)
+				}
+				s.clock.forward(30 * time.Minute)
+				if again, ok := errors.AsType[*enroll.Again](s.AdvanceRotation(s.ctx, r.ID)); !ok || again.After != 30*time.Second {
+					t.Errorf("again after %v", again)
+				}
+				if now := s.wantRotation(r.ID, enroll.RotationRunning); now.Version != waiting.Version {
+					t.Error("an attempt that ended as the last was recorded")
+				}
+				s.clock.forward(31 * time.Minute)
+				err = s.AdvanceRotation(s.ctx, r.ID)
+			}
+			s.must(err)
 			got := s.wantRotation(r.ID, enroll.RotationFailed)
 			if st := step(t, got.Steps, "rollback", "b"); st.State != enroll.StepFailed || !strings.Contains(st.Detail, c.detail) {
 				t.Errorf("%+v; alive %d", st, alive(fleet))
