@@ -59,6 +59,9 @@ type serveConfig struct {
 	secondFactor   []enroll.Role // roles whose users must have one
 	// wrapDriver stands between the service and each broker; nil for nothing.
 	wrapDriver func(brokers.Driver) brokers.Driver
+	// onEvent is told of every audit event just before the transaction that
+	// records it; nil for nobody.
+	onEvent func(enroll.Event)
 }
 
 // A server is a running fleetca.
@@ -157,10 +160,7 @@ func (s *server) openAuthority(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	storeConfig := store.Config{URL: s.dir.databaseURL(s.cfg.database), Log: s.cfg.log}
-	if s.cfg.webhook != nil {
-		storeConfig.OnEvent = s.cfg.webhook.EventJobs
-	}
+	storeConfig := store.Config{URL: s.dir.databaseURL(s.cfg.database), Log: s.cfg.log, OnEvent: s.eventJobs}
 	if s.store, err = store.Open(ctx, storeConfig); err != nil {
 		return err
 	}
@@ -183,6 +183,17 @@ func (s *server) openAuthority(ctx context.Context) error {
 		return err
 	}
 	return s.measureSkew(ctx)
+}
+
+// eventJobs returns what is to be done beside an audit event.
+func (s *server) eventJobs(e enroll.Event) []enroll.Job {
+	if s.cfg.onEvent != nil {
+		s.cfg.onEvent(e)
+	}
+	if s.cfg.webhook == nil {
+		return nil
+	}
+	return s.cfg.webhook.EventJobs(e)
 }
 
 // skewCheck is how often the database's clock is looked at.

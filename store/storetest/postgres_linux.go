@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // A PostgresServer is a server of one test, reached by a socket in a temporary
@@ -118,7 +121,29 @@ func (p *PostgresServer) run(t testing.TB, program string, args ...string) {
 }
 
 // Start starts the server, again after Stop or Kill, and waits until it answers.
+// What a killed one left of itself may keep it from starting for a moment.
 func (p *PostgresServer) Start(t testing.TB) {
+	t.Helper()
+	for range 100 {
+		ended := p.launch(t)
+		for range 200 {
+			if p.command("pg_isready", "-q", "-h", p.dir, "-U", "postgres").Run() == nil {
+				return
+			}
+			select {
+			case <-ended:
+			case <-time.After(50 * time.Millisecond):
+				continue
+			}
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal("PostgreSQL does not start")
+}
+
+// launch starts the server's process. The channel is closed when it ends.
+func (p *PostgresServer) launch(t testing.TB) <-chan struct{} {
 	t.Helper()
 	cmd := p.command("postgres", "-D", filepath.Join(p.dir, "data"), "-k", p.dir, "-c", "listen_addresses=",
 		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=300", "-c", "log_min_messages=fatal")
@@ -141,20 +166,43 @@ func (p *PostgresServer) Start(t testing.TB) {
 		cmd.Process.Signal(s) // it may have ended already
 		<-ended
 	}
-	for range 200 {
-		if p.command("pg_isready", "-q", "-h", p.dir, "-U", "postgres").Run() == nil {
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	t.Fatal("PostgreSQL does not answer after 10 s")
+	return ended
 }
 
 // Stop ends the server as an administrator does in haste: connections are cut.
 func (p *PostgresServer) Stop() { p.stop(syscall.SIGINT) }
 
-// Kill ends the server as a crash does; Start recovers from it.
-func (p *PostgresServer) Kill() { p.stop(syscall.SIGQUIT) }
+// Kill ends the server with SIGKILL: it cleans nothing up, and its children
+// die of its death. Start recovers from it.
+func (p *PostgresServer) Kill() { p.stop(syscall.SIGKILL) }
+
+// KillWithin makes the next transaction that writes into a table of a database
+// wait at that statement, kills the server there, in the middle of the
+// transaction, and calls done. It returns when the trap is set.
+func (p *PostgresServer) KillWithin(url, table string, done func()) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	conn, err := pgx.Connect(ctx, url)
+	if err == nil {
+		_, err = conn.Exec(ctx, `BEGIN; LOCK TABLE `+pgx.Identifier{table}.Sanitize()+` IN EXCLUSIVE MODE`)
+	}
+	if err != nil {
+		cancel()
+		return fmt.Errorf("lock %s: %w", table, err)
+	}
+	go func() {
+		defer cancel()
+		defer conn.Close(ctx) // its server is dead
+		for waits := false; !waits && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+			err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_locks WHERE relation = $1::regclass AND NOT granted)`, table).Scan(&waits)
+			if err != nil {
+				break
+			}
+		}
+		p.Kill()
+		done()
+	}()
+	return nil
+}
 
 // NewDatabase creates an empty database and returns its URL.
 func (p *PostgresServer) NewDatabase(t testing.TB) string { return p.copyOf(t, "template0") }

@@ -15,8 +15,9 @@ func StartPostgres(t testing.TB) *PostgresServer {
 
 // The methods below are never reached.
 
-func (*PostgresServer) Start(testing.TB)               {}
-func (*PostgresServer) Stop()                          {}
-func (*PostgresServer) Kill()                          {}
-func (*PostgresServer) NewDatabase(testing.TB) string  { return "" }
-func (*PostgresServer) Copy(testing.TB, string) string { return "" }
+func (*PostgresServer) Start(testing.TB)                        {}
+func (*PostgresServer) Stop()                                   {}
+func (*PostgresServer) Kill()                                   {}
+func (*PostgresServer) NewDatabase(testing.TB) string           { return "" }
+func (*PostgresServer) Copy(testing.TB, string) string          { return "" }
+func (*PostgresServer) KillWithin(string, string, func()) error { return nil }
