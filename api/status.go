@@ -45,7 +45,9 @@ func (a *API) serveCRL(w http.ResponseWriter, r *http.Request, issuer string, as
 	if err != nil {
 		return err
 	}
-	f := statusFile{mediaType: "application/pkix-crl", body: crl.DER, modified: crl.ThisUpdate, expires: crl.NextUpdate}
+	// Without Last-Modified: thisUpdate lies before the publication, and two CRLs
+	// may share it. The ETag tells them apart.
+	f := statusFile{mediaType: "application/pkix-crl", body: crl.DER, expires: crl.NextUpdate}
 	if asPEM {
 		f.mediaType = "application/x-pem-file"
 		f.body = pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: crl.DER})
@@ -66,9 +68,6 @@ func (a *API) serveCRLBundle(w http.ResponseWriter, r *http.Request) error {
 	}
 	f := statusFile{mediaType: "application/x-pem-file", body: bundle}
 	for _, crl := range crls {
-		if crl.ThisUpdate.After(f.modified) {
-			f.modified = crl.ThisUpdate
-		}
 		if f.expires.IsZero() || crl.NextUpdate.Before(f.expires) {
 			f.expires = crl.NextUpdate
 		}

@@ -60,15 +60,16 @@ func TestStatusListener(t *testing.T) {
 func TestCRLCaching(t *testing.T) {
 	url := shared.status.URL + "/crl/device.crl"
 	first, _ := shared.raw(t, "GET", url, "")
-	etag, modified := first.Header.Get("ETag"), first.Header.Get("Last-Modified")
-	if etag == "" || modified == "" || !strings.Contains(first.Header.Get("Cache-Control"), "max-age=60") {
+	etag := first.Header.Get("ETag")
+	if etag == "" || !strings.Contains(first.Header.Get("Cache-Control"), "max-age=60") {
 		t.Fatalf("headers %v", first.Header)
 	}
 	if resp, body := shared.raw(t, "GET", url, "", "If-None-Match", etag); resp.StatusCode != 304 || body != "" {
 		t.Errorf("same ETag: %d", resp.StatusCode)
 	}
-	if resp, _ := shared.raw(t, "GET", url, "", "If-Modified-Since", modified); resp.StatusCode != 304 {
-		t.Errorf("same time: %d", resp.StatusCode)
+	// Two CRLs may have one time, so that a time says nothing.
+	if resp, _ := shared.raw(t, "GET", url, "", "If-Modified-Since", first.Header.Get("Date")); resp.StatusCode != 200 || resp.Header.Get("Last-Modified") != "" {
+		t.Errorf("by its time: %d %v", resp.StatusCode, resp.Header)
 	}
 	if resp, body := shared.raw(t, "HEAD", url, ""); resp.StatusCode != 200 || body != "" || resp.Header.Get("ETag") != etag {
 		t.Errorf("HEAD: %d %v", resp.StatusCode, resp.Header)

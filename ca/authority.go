@@ -39,7 +39,7 @@ type Config struct {
 	LastEvent  time.Time // the ledger's newest audit event: the clock must not be before it
 	Now        func() time.Time
 	Skew       func() time.Duration // how far the database's clock is ahead of Now's (behind: negative); nil for one clock
-	CRLPeriod  time.Duration        // from thisUpdate to nextUpdate; 7 days when zero
+	CRLPeriod  time.Duration        // from the signature to nextUpdate; 7 days when zero
 	CRLRenewal time.Duration        // a scheduled CRL this long after the last, at most a quarter of CRLPeriod (I12); an hour, or that quarter, when zero
 }
 

@@ -15,6 +15,12 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
+// crlBackdate is how far thisUpdate lies before the signature: a broker whose
+// clock is behind refuses a CRL of the future, and every device with it. What a
+// CRL lists is what is revoked when it is signed, so that it says more than its
+// thisUpdate promises (I10).
+const crlBackdate = 5 * time.Minute
+
 // oidIDP is the issuing distribution point extension (RFC 5280, 5.2.5).
 var oidIDP = asn1.ObjectIdentifier{2, 5, 29, 28}
 
@@ -58,12 +64,12 @@ func (a *Authority) PublishCRL(ctx context.Context, issuerID string, scheduled b
 // signCRL signs a full CRL: number, AKI, and an IDP that lists every
 // distribution point which certificates of this issuer carry (design decision 8).
 func (s *signer) signCRL(draft CRLDraft, now time.Time, period time.Duration) (*CRL, error) {
-	thisUpdate := now.UTC().Truncate(time.Second)
+	thisUpdate := now.Add(-crlBackdate).UTC().Truncate(time.Second)
 	if p := draft.Previous; p != nil && p.ThisUpdate.After(thisUpdate) {
-		thisUpdate = p.ThisUpdate // within the clock's tolerance
+		thisUpdate = p.ThisUpdate // within the clock's tolerance, or not backdated yet
 	}
 	list := &x509.RevocationList{
-		Number: big.NewInt(draft.Number), ThisUpdate: thisUpdate, NextUpdate: thisUpdate.Add(period),
+		Number: big.NewInt(draft.Number), ThisUpdate: thisUpdate, NextUpdate: thisUpdate.Add(crlBackdate + period),
 	}
 	for _, e := range draft.Entries {
 		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{
@@ -154,7 +160,7 @@ func (a *Authority) CRLDue(ctx context.Context, issuerID string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if a.cfg.Now().Sub(crl.ThisUpdate) >= a.cfg.CRLRenewal {
+	if a.cfg.Now().Sub(crl.ThisUpdate) >= crlBackdate+a.cfg.CRLRenewal {
 		return true, nil
 	}
 	listed, err := crl.DistributionPoints()

@@ -58,7 +58,7 @@ func TestI10ARevokedCertificateStaysUntilOneScheduledCRLAfterItsEnd(t *testing.T
 	f.ledger.setStatus(cert.SerialNumber, ca.ReasonKeyCompromise, f.clock.now())
 	for _, step := range []struct {
 		name      string
-		at        time.Duration // after notAfter
+		at        time.Duration // thisUpdate, after notAfter
 		scheduled bool
 		listed    bool
 	}{
@@ -71,7 +71,7 @@ func TestI10ARevokedCertificateStaysUntilOneScheduledCRLAfterItsEnd(t *testing.T
 		{"the next", 4 * time.Second, false, false},
 		{"and on", time.Hour, true, false},
 	} {
-		f.clock.set(cert.NotAfter.Add(step.at))
+		f.clock.set(cert.NotAfter.Add(step.at + 5*time.Minute)) // thisUpdate lies 5 minutes back
 		e := f.entry(f.publish("device", step.scheduled), cert.SerialNumber)
 		if (e != nil) != step.listed {
 			t.Errorf("%s: listed %t, want %t", step.name, e != nil, step.listed)
@@ -147,9 +147,9 @@ func TestI12AnEarlierThisUpdateUnderAHigherNumberHeals(t *testing.T) {
 	f := newFixture(t)
 	cert := f.issue(f.order("canary"))
 	f.ledger.setStatus(cert.SerialNumber, ca.ReasonKeyCompromise, f.clock.now())
-	f.clock.set(cert.NotAfter.Add(-time.Second))
+	f.clock.set(cert.NotAfter.Add(5*time.Minute - time.Second)) // thisUpdate lies 5 minutes back
 	slow := f.publish("device", false)
-	f.clock.set(cert.NotAfter.Add(time.Second))
+	f.clock.advance(2 * time.Second)
 	scheduled := f.publish("device", true)
 	f.ledger.mu.Lock()
 	slow.Number, f.ledger.numbers["device"] = scheduled.Number+1, scheduled.Number+1
@@ -288,8 +288,8 @@ func TestI12CRLsAreDueInTime(t *testing.T) {
 		t.Error("the first CRL does not list the status URL, and no other is due")
 	}
 	crl := f.publish("device", true)
-	if got := crl.NextUpdate.Sub(crl.ThisUpdate); got != 7*24*time.Hour {
-		t.Errorf("valid for %v", got)
+	if signed := f.clock.now().Truncate(time.Second); crl.NextUpdate.Sub(signed) != 7*24*time.Hour || signed.Sub(crl.ThisUpdate) != 5*time.Minute {
+		t.Errorf("signed at %v, valid from %v to %v", signed, crl.ThisUpdate, crl.NextUpdate)
 	}
 	for _, step := range []struct {
 		name string
@@ -297,8 +297,8 @@ func TestI12CRLsAreDueInTime(t *testing.T) {
 		due  bool
 	}{
 		{"fresh", func() {}, false},
-		{"59 minutes old", func() { f.clock.set(crl.ThisUpdate.Add(59 * time.Minute)) }, false},
-		{"an hour old", func() { f.clock.set(crl.ThisUpdate.Add(time.Hour)) }, true},
+		{"59 minutes old", func() { f.clock.set(crl.ThisUpdate.Add(64 * time.Minute)) }, false},
+		{"an hour old", func() { f.clock.set(crl.ThisUpdate.Add(65 * time.Minute)) }, true},
 		{"published", func() { f.publish("device", true) }, false},
 		{"the status URL moved", func() { f.ca.SetStatusURLs("device", []string{"http://status.test", "http://b.test"}) }, true},
 		{"published again", func() { f.publish("device", true) }, false},
@@ -323,7 +323,7 @@ func TestI12CRLsAreRenewedAtAQuarterOfTheirLife(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, func(cfg *ca.Config) { cfg.CRLPeriod = time.Hour })
 	crl := f.publish("device", true)
-	f.clock.set(crl.ThisUpdate.Add(15 * time.Minute))
+	f.clock.set(crl.ThisUpdate.Add(20 * time.Minute)) // a quarter of an hour after its signature
 	if due, err := f.ca.CRLDue(f.ctx, "device"); err != nil || !due {
 		t.Errorf("due %t, %v", due, err)
 	}

@@ -217,14 +217,14 @@ func (b *builder) firstCRL(ctx context.Context, i Issuer, key crypto.Signer) (*C
 	if err != nil {
 		return nil, err
 	}
-	this := b.now.UTC().Truncate(time.Second)
+	this, next := b.now.Add(-crlBackdate).UTC().Truncate(time.Second), b.now.Add(period).UTC().Truncate(time.Second)
 	res, err := cas.CreateCRL(&apiv1.CreateCRLRequest{RevocationList: &x509.RevocationList{
-		Number: big.NewInt(number), ThisUpdate: this, NextUpdate: this.Add(period),
+		Number: big.NewInt(number), ThisUpdate: this, NextUpdate: next,
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("sign the first CRL of %s: %w", i.ID, err)
 	}
-	return &CRL{IssuerID: i.ID, Number: number, ThisUpdate: this, NextUpdate: this.Add(period), Scheduled: true, DER: res.CRL}, nil
+	return &CRL{IssuerID: i.ID, Number: number, ThisUpdate: this, NextUpdate: next, Scheduled: true, DER: res.CRL}, nil
 }
 
 func isNotFound(err error) bool { return errors.Is(err, IsKind(KindNotFound)) }

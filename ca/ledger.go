@@ -30,8 +30,8 @@ type CRLStore interface {
 	// and held certificates whose notAfter is not before the thisUpdate of the
 	// issuer's latest scheduled CRL (I10, I11).
 	ReserveCRL(ctx context.Context, issuerID string) (CRLDraft, error)
-	// SaveCRL stores a signed CRL under its reserved number. A number that
-	// already has one is an error.
+	// SaveCRL stores a signed CRL under its reserved number, with its audit
+	// event (I19). A number that already has one is an error.
 	SaveCRL(ctx context.Context, crl *CRL) error
 	// LatestCRL returns the stored CRL with the highest number; an Error of
 	// KindNotFound when the issuer has none.
@@ -60,7 +60,7 @@ type CRLEntry struct {
 type CRL struct {
 	IssuerID   string    `json:"issuer"`
 	Number     int64     `json:"number"` // CRL number, RFC 5280, 5.2.3
-	ThisUpdate time.Time `json:"thisUpdate"`
+	ThisUpdate time.Time `json:"thisUpdate"` // some minutes before it was signed
 	NextUpdate time.Time `json:"nextUpdate"`
 	Entries    int       `json:"entries"` // how many certificates are on it
 	Scheduled  bool      `json:"scheduled"`
