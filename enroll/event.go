@@ -45,10 +45,12 @@ func LeafHash(canonical []byte) [sha256.Size]byte {
 	return sha256.Sum256(append([]byte{0}, canonical...))
 }
 
-// RootCRLEvent is the event of a CRL that the root's key signed by hand.
-func RootCRLEvent(actor string, crl *ca.CRL) Event {
-	return newEvent(time.Now().UTC().Truncate(time.Microsecond), actor, "authority.root-crl", "issuer:"+crl.IssuerID,
-		map[string]any{"number": crl.Number, "nextUpdate": crl.NextUpdate})
+// CRLEvent is the event of a CRL that was signed, and is stored with it.
+func CRLEvent(now time.Time, actor string, crl *ca.CRL) Event {
+	return newEvent(now, actor, "crl.publish", "issuer:"+crl.IssuerID, map[string]any{
+		"number": crl.Number, "entries": crl.Entries, "scheduled": crl.Scheduled, "thisUpdate": crl.ThisUpdate, "nextUpdate": crl.NextUpdate,
+		"sha256": fmt.Sprintf("%x", sha256.Sum256(crl.DER)),
+	})
 }
 
 // InitEvent is the first event of a store.

@@ -65,7 +65,7 @@ func TestRevocationIsProvenAtTheBroker_I10_I19(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	wantHash(t, got.Evidence)
-	want := []string{"canary.issue", "canary.issue", "revocation.step", "canary.revoke", "revocation.step", "revocation.step", "revocation.step", "revocation.step", "revocation.proven"}
+	want := []string{"canary.issue", "canary.issue", "revocation.step", "canary.revoke", "crl.publish", "revocation.step", "revocation.step", "revocation.step", "revocation.step", "revocation.proven"}
 	if !slices.Equal(made, want) {
 		t.Errorf("events %v, want %v", made, want)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
 )
 
 const selectCRL = `SELECT issuer_id, number, this_update, next_update, entries, scheduled, der FROM crls`
@@ -54,9 +55,15 @@ func (s *Store) ReserveCRL(ctx context.Context, issuerID string) (ca.CRLDraft, e
 	return draft, nil
 }
 
-// SaveCRL implements ca.CRLStore.
+// SaveCRL implements ca.CRLStore, for CRLs that the server signs.
 func (s *Store) SaveCRL(ctx context.Context, crl *ca.CRL) error {
-	return s.explain("save CRL", s.write(ctx, func(ctx context.Context, q tx) error {
+	return s.SaveCRLOf(ctx, "server", crl)
+}
+
+// SaveCRLOf is SaveCRL for a CRL that somebody else had signed.
+func (s *Store) SaveCRLOf(ctx context.Context, actor string, crl *ca.CRL) error {
+	c := enroll.Change{Event: enroll.CRLEvent(s.now(), actor, crl)}
+	return s.change(ctx, "save CRL", c, func(ctx context.Context, q tx) error {
 		reserved, err := value[int64](ctx, q, `SELECT number FROM crl_numbers WHERE issuer_id = $1`, crl.IssuerID)
 		switch {
 		case errors.Is(err, errNoRows):
@@ -67,7 +74,7 @@ func (s *Store) SaveCRL(ctx context.Context, crl *ca.CRL) error {
 			return conflict("", "reserve a number first", "CRL number %d of issuer %q was not reserved", crl.Number, crl.IssuerID)
 		}
 		return insertCRL(ctx, q, crl)
-	}))
+	})
 }
 
 func insertCRL(ctx context.Context, q tx, crl *ca.CRL) error {

@@ -19,7 +19,7 @@ var rotationMoments = []string{
 
 // The moments of a revocation.
 var revocationMoments = []string{
-	"event device.revoke", "event canary.issue", "event revocation.step canary_admitted done", "event canary.revoke",
+	"event device.revoke", "event canary.issue", "event revocation.step canary_admitted done", "event canary.revoke", "event crl.publish",
 	"event revocation.step crl_signed done", "driver LoadCRL", "event revocation.step crl_loaded done", "driver Disconnect",
 	"event revocation.step session_closed done", "event revocation.step refusal_seen done", "event revocation.proven",
 }

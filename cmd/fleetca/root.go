@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fleetca/fleetca/ca"
-	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/store"
 )
 
@@ -97,16 +96,20 @@ func signRootCRL(ctx context.Context, cfg rootCRLConfig) (*ca.CRL, error) {
 		return nil, err
 	}
 	a, err := ca.Open(ctx, ca.Config{
-		Issuers: issuers, Keys: ca.Keyring{Dir: cfg.data, Passphrase: passphrase}, Ledger: st, LastEvent: last, CRLPeriod: rootCRLPeriod,
+		Issuers: issuers, Keys: ca.Keyring{Dir: cfg.data, Passphrase: passphrase}, Ledger: rootLedger{st}, LastEvent: last, CRLPeriod: rootCRLPeriod,
 	})
 	if err != nil {
 		return nil, err
 	}
-	crl, err := a.PublishCRL(ctx, root, true)
-	if err != nil {
-		return nil, err
-	}
-	return crl, st.RecordEvent(ctx, enroll.Change{Event: enroll.RootCRLEvent(localUser(), crl)})
+	return a.PublishCRL(ctx, root, true)
+}
+
+// A rootLedger records who used the root's key.
+type rootLedger struct{ *store.Store }
+
+// SaveCRL implements ca.CRLStore.
+func (l rootLedger) SaveCRL(ctx context.Context, crl *ca.CRL) error {
+	return l.SaveCRLOf(ctx, localUser(), crl)
 }
 
 // keyURI returns the KMS URI of a key that is named by its file, or by a URI.

@@ -1,6 +1,9 @@
 package storetest
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -41,6 +44,23 @@ var crlTests = []test{
 				f.Fatalf("number %d after %d", d.Number, last)
 			}
 			last = d.Number
+		}
+	}},
+	{"I19 a CRL has its event", func(f *fixture) {
+		f.issuers()
+		d := f.publish(f.now, true)
+		events, _, err := f.store.Events(f.ctx, enroll.EventFilter{Action: "crl.publish"}, enroll.Page{Limit: 10})
+		f.must(err)
+		if len(events) != 1 || events[0].Actor != "server" || events[0].Subject != "issuer:devices" {
+			f.Fatalf("events are %+v", events)
+		}
+		var detail struct {
+			Number int64
+			SHA256 string
+		}
+		f.must(json.Unmarshal(events[0].Detail, &detail))
+		if sum := sha256.Sum256(f.crl(d.Number, f.now, true).DER); detail.Number != d.Number || detail.SHA256 != hex.EncodeToString(sum[:]) {
+			f.Fatalf("the event says %+v", detail)
 		}
 	}},
 	{"I11 a number has one CRL", func(f *fixture) {
