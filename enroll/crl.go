@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -77,24 +78,29 @@ func (s *Service) showOnCRLs(ctx context.Context, certs []*ca.Certificate) error
 		}
 	}
 	for issuer, certs := range byIssuer {
-		crl, err := s.store.LatestCRL(ctx, issuer)
-		if err != nil && !isKind(err, ca.KindNotFound) {
-			return err
-		}
-		if err == nil {
-			shown, err := shows(crl, certs)
-			if err != nil {
-				return err
-			}
-			if shown {
-				continue
-			}
-		}
-		if _, err := s.ca.PublishCRL(ctx, issuer, false); err != nil {
+		if _, err := s.crlShowing(ctx, issuer, certs); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// crlShowing returns the issuer's newest CRL, which shows what its certificates
+// are now, and publishes that first where need be. What has expired need not be
+// on it.
+func (s *Service) crlShowing(ctx context.Context, issuer string, certs []*ca.Certificate) (*ca.CRL, error) {
+	crl, err := s.store.LatestCRL(ctx, issuer)
+	if err != nil && !isKind(err, ca.KindNotFound) {
+		return nil, err
+	}
+	if err == nil {
+		current := slices.DeleteFunc(slices.Clone(certs), func(c *ca.Certificate) bool { return !s.cfg.Now().Before(c.NotAfter) })
+		shown, err := shows(crl, current)
+		if err != nil || shown {
+			return crl, err
+		}
+	}
+	return s.ca.PublishCRL(ctx, issuer, false)
 }
 
 // shows reports whether a CRL lists those of its issuer's certificates that

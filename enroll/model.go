@@ -233,8 +233,9 @@ type Observation struct {
 	At          time.Time       `json:"at"`
 	Canary      ca.SerialNumber `json:"canary"`
 	Control     ca.SerialNumber `json:"control"`
-	Admitted    bool            `json:"admitted"` // the canary, before its revocation
-	Refusal     *mqtts.Refusal  `json:"refusal"`  // of the canary, after
+	CRLNumber   int64           `json:"crlNumber,omitempty"` // of the CRL with canary and device, by the canary's issuer
+	Admitted    bool            `json:"admitted"`            // the canary, before its revocation
+	Refusal     *mqtts.Refusal  `json:"refusal"`             // of the canary, after
 	ControlPass bool            `json:"controlPass"`
 	Closed      int             `json:"sessionsClosed"` // live sessions of the device that were closed, in all attempts
 }

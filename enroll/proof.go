@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,7 +39,9 @@ const maxProofs = 4
 //  4. Each broker refuses the canary, and still admits a good one.
 //
 // What was seen is the evidence. Without proof at every broker the revocation
-// is unproven, and attempted again; after a crash the attempt starts anew. A
+// is unproven, and attempted again: with the same canary where every broker
+// admitted it, or none did and it was not revoked in vain. After a crash the
+// attempt starts anew. A
 // hold that was lifted before it was proven is left at that.
 func (s *Service) AdvanceRevocation(ctx context.Context, id string) error {
 	r, err := s.store.Revocation(ctx, id)
@@ -93,9 +96,10 @@ type proof struct {
 	mu      sync.Mutex // guards r, and seen's elements
 	r       *Revocation
 	brokers []*Broker
-	bad     *canary // revoked in the course of the attempt
+	bad     *doomed // its canary is revoked in the course of the attempt
 	good    *canary
 	seen    []Observation // by index of brokers
+	kept    []Observation // of brokers that were seen to refuse in an earlier attempt
 	numbers map[string]int64
 }
 
@@ -116,6 +120,10 @@ func (p *proof) attempt(ctx context.Context) error {
 		if stepState(p.r.Steps, stepRefusal, id) == StepSkipped {
 			continue // registered after the decision
 		}
+		if seen := p.provenAt(id); seen != nil {
+			p.kept = append(p.kept, *seen)
+			continue
+		}
 		p.brokers = append(p.brokers, b)
 	}
 	p.r.Attempts++
@@ -133,6 +141,15 @@ func (p *proof) attempt(ctx context.Context) error {
 	return p.conclude(ctx)
 }
 
+// provenAt returns what an earlier attempt saw at a broker, if that was all
+// there is to see.
+func (p *proof) provenAt(broker string) *Observation {
+	if stepState(p.r.Steps, stepRefusal, broker) != StepDone || stepState(p.r.Steps, stepSession, broker) == StepFailed {
+		return nil
+	}
+	return p.r.Evidence.at(broker) // nil after a crash before it was stored
+}
+
 // lifted ends the proof of a hold that is no more: the device was released, or
 // revoked for good, which has a proof of its own.
 func (p *proof) lifted(ctx context.Context) (bool, error) {
@@ -143,6 +160,7 @@ func (p *proof) lifted(ctx context.Context) (bool, error) {
 	if err != nil || d.Status == DeviceHeld {
 		return false, err
 	}
+	p.doomed.forget(p.r.ID)
 	p.r.State = RevocationRecorded
 	setStep(p.r.Steps, stepEvidence, "", p.r.At, p.now(), StepSkipped, "the device is "+string(d.Status)+": the hold is over")
 	return true, p.save(ctx, "revocation."+string(p.r.State), map[string]any{"device": d.Status})
@@ -177,8 +195,12 @@ func (p *proof) eachBroker(ctx context.Context, f func(context.Context, int) err
 
 // admit shows that each broker admits the canary that is about to be revoked.
 func (p *proof) admit(ctx context.Context) (err error) {
-	if p.bad, err = p.newCanary(ctx, "server"); err != nil {
-		return err
+	if p.bad = p.doomed.of(p.r.ID, p.brokers, p.now()); p.bad == nil {
+		c, err := p.newCanary(ctx, "server")
+		if err != nil {
+			return err
+		}
+		p.bad = p.doomed.take(p.r.ID, c)
 	}
 	if p.good, err = p.goodCanary(ctx); err != nil {
 		return err
@@ -190,46 +212,54 @@ func (p *proof) admit(ctx context.Context) (err error) {
 	}
 	return p.eachBroker(ctx, func(ctx context.Context, i int) error {
 		b := p.brokers[i]
-		report := p.probe(ctx, b, p.bad, timeout)
+		p.mu.Lock()
+		admitted := p.bad.admitted[b.ID]
+		p.seen[i] = Observation{
+			Broker: b.ID, At: p.now(), Canary: p.bad.cert.SerialNumber, Control: p.good.cert.SerialNumber, Admitted: admitted,
+		}
+		if before := p.r.Evidence.at(b.ID); before != nil {
+			p.seen[i].Closed = before.Closed
+		}
+		p.mu.Unlock()
+		if p.bad.revoked {
+			return nil // it was seen in an earlier attempt
+		}
+		report := p.probe(ctx, b, p.bad.canary, timeout)
 		if ctx.Err() != nil {
 			return ctx.Err() // the server stops: nothing was seen
 		}
-		admitted := report.Verdict == mqtts.VerdictPass
-		p.mu.Lock()
-		p.seen[i] = Observation{
-			Broker: b.ID, Canary: p.bad.cert.SerialNumber, Control: p.good.cert.SerialNumber, Admitted: admitted,
-			Closed: p.r.Evidence.closedAt(b.ID),
-		}
-		p.mu.Unlock()
-		if !admitted {
+		if admitted = report.Verdict == mqtts.VerdictPass; !admitted {
 			return p.mark(ctx, stepAdmitted, b.ID, StepFailed, "%s", failureOf(report))
 		}
+		p.mu.Lock()
+		p.bad.admitted[b.ID], p.seen[i].Admitted = true, true
+		p.mu.Unlock()
 		return p.mark(ctx, stepAdmitted, b.ID, StepDone, "canary %s got its CONNACK", p.bad.cert.SerialNumber)
 	})
 }
 
-// signCRL revokes the canary, and publishes a CRL that carries it and the
-// device's certificates.
+// signCRL revokes the canary, if a broker admitted it, and publishes a CRL that
+// carries it and the device's certificates, unless the newest one does.
 func (p *proof) signCRL(ctx context.Context) error {
-	issuers := map[string]bool{}
-	for _, serial := range p.r.SerialNumbers {
+	serials := p.r.SerialNumbers
+	if p.bad != nil && len(p.bad.admitted) > 0 {
+		if err := p.revokeCanary(ctx); err != nil {
+			return fmt.Errorf("revoke the canary: %w", err)
+		}
+		serials = append(slices.Clone(serials), p.bad.cert.SerialNumber)
+	}
+	issuers := map[string][]*ca.Certificate{}
+	for _, serial := range serials {
 		cert, err := p.store.Certificate(ctx, serial)
 		if err != nil {
 			return err
 		}
-		issuers[cert.IssuerID] = true
-	}
-	if p.bad != nil {
-		issuers[p.bad.cert.IssuerID] = true
-		event := newEvent(p.now(), "server", "canary.revoke", "certificate:"+string(p.bad.cert.SerialNumber), map[string]any{"revocation": p.r.ID})
-		if _, err := p.store.RevokeCertificate(ctx, p.bad.cert.SerialNumber, ca.ReasonCessationOfOperation, p.now(), Change{Event: event}); err != nil {
-			return fmt.Errorf("revoke the canary: %w", err)
-		}
+		issuers[cert.IssuerID] = append(issuers[cert.IssuerID], cert)
 	}
 	p.numbers = map[string]int64{}
 	detail := "no certificate to put on a CRL"
 	for _, id := range slices.Sorted(maps.Keys(issuers)) {
-		crl, err := p.ca.PublishCRL(ctx, id, false)
+		crl, err := p.crlShowing(ctx, id, issuers[id])
 		if err != nil {
 			return errors.Join(err, p.mark(ctx, stepCRLSigned, "", StepFailed, "issuer %s: the CRL was not published; see the server's log", id))
 		}
@@ -238,7 +268,23 @@ func (p *proof) signCRL(ctx context.Context) error {
 			detail = fmt.Sprintf("%d CRLs, the last %s", len(p.numbers), detail)
 		}
 	}
+	for i := range p.seen {
+		p.seen[i].CRLNumber = p.numbers[p.bad.cert.IssuerID]
+	}
 	return p.mark(ctx, stepCRLSigned, "", StepDone, "%s", detail)
+}
+
+// revokeCanary revokes the attempt's canary, once.
+func (p *proof) revokeCanary(ctx context.Context) error {
+	if p.bad.revoked {
+		return nil
+	}
+	event := newEvent(p.now(), "server", "canary.revoke", "certificate:"+string(p.bad.cert.SerialNumber), map[string]any{"revocation": p.r.ID})
+	_, err := p.store.RevokeCertificate(ctx, p.bad.cert.SerialNumber, ca.ReasonCessationOfOperation, p.now(), Change{Event: event})
+	if err == nil || isKind(err, ca.KindRevoked) { // by an attempt whose answer was lost
+		p.bad.revoked, err = true, nil
+	}
+	return err
 }
 
 // enforce makes one broker load the CRL and close the device's sessions, and
@@ -300,10 +346,13 @@ func (p *proof) order(ctx context.Context, f func(context.Context) error) error 
 // the attempt's time is over.
 func (p *proof) watch(ctx context.Context, i int) error {
 	b := p.brokers[i]
+	if !p.seen[i].Admitted {
+		return p.mark(ctx, stepRefusal, b.ID, StepFailed, "the canary was not seen admitted before its revocation; the next attempt looks again")
+	}
 	timeout := min(probeTimeout, p.cfg.ProofTimeout)
 	deadline := time.Now().Add(p.cfg.ProofTimeout)
 	for {
-		refused := p.probe(ctx, b, p.bad, timeout)
+		refused := p.probe(ctx, b, p.bad.canary, timeout)
 		control := p.probe(ctx, b, p.good, timeout)
 		if ctx.Err() != nil {
 			return ctx.Err() // the server stops: what was seen is no refusal, nor the lack of one
@@ -335,8 +384,6 @@ func (o *Observation) judge(refused, control *mqtts.Report) (bool, string) {
 		return false, "no refusal was seen: " + failureOf(refused)
 	case !o.ControlPass:
 		return false, "the broker refuses the good canary too, so its refusal of the revoked one proves nothing: " + failureOf(control)
-	case !o.Admitted:
-		return false, "the canary was not seen admitted before its revocation; the next attempt takes another"
 	}
 	return true, fmt.Sprintf("%s; a good canary is admitted", refusalText(o.Refusal))
 }
@@ -367,7 +414,7 @@ func failureOf(r *mqtts.Report) string {
 // conclude stores the evidence and what it amounts to.
 func (p *proof) conclude(ctx context.Context) error {
 	state, detail := RevocationRecorded, "no broker is registered; the device is on the CRL"
-	if len(p.brokers) > 0 {
+	if len(p.brokers)+len(p.kept) > 0 {
 		state, detail = RevocationProven, "every broker refuses"
 		for _, b := range p.brokers {
 			switch {
@@ -380,8 +427,11 @@ func (p *proof) conclude(ctx context.Context) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if state != RevocationUnproven {
+		p.doomed.forget(p.r.ID)
+	}
 	p.r.State = state
-	p.r.Evidence = newEvidence(p.numbers, p.seen)
+	p.r.Evidence = newEvidence(p.numbers, append(p.seen, p.kept...))
 	step := StepDone
 	if state == RevocationUnproven {
 		step = StepFailed
@@ -390,21 +440,22 @@ func (p *proof) conclude(ctx context.Context) error {
 	return p.save(ctx, "revocation."+string(state), p.r.Evidence)
 }
 
-// closedAt returns how many sessions earlier attempts closed at a broker.
-func (e *Evidence) closedAt(broker string) int {
+// at returns what was seen at a broker; nil for nothing.
+func (e *Evidence) at(broker string) *Observation {
 	if e == nil {
-		return 0
+		return nil
 	}
-	for _, o := range e.Brokers {
-		if o.Broker == broker {
-			return o.Closed
+	for i := range e.Brokers {
+		if e.Brokers[i].Broker == broker {
+			return &e.Brokers[i]
 		}
 	}
-	return 0
+	return nil
 }
 
 // newEvidence returns evidence with its hash.
 func newEvidence(numbers map[string]int64, seen []Observation) *Evidence {
+	slices.SortFunc(seen, func(a, b Observation) int { return strings.Compare(a.Broker, b.Broker) })
 	e := &Evidence{CRLNumbers: numbers, Brokers: seen}
 	if e.Brokers == nil {
 		e.Brokers = []Observation{}

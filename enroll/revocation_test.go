@@ -178,6 +178,88 @@ func TestUnprovenRevocationIsProvenWhenTheBrokerRecovers(t *testing.T) {
 	wantHash(t, got.Evidence)
 }
 
+// Attempts without proof take no more canaries than they need, nor CRLs: none
+// while a broker is down, none where the last was admitted. A broker that was
+// seen to refuse is left alone.
+func TestAttemptsShareTheirCanary(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.broker("a")
+	b := s.broker("b")
+	s.enroll("d")
+	s.must(b.real.Close())
+	r := s.revoke("d")
+	attempt := func() []string {
+		t.Helper()
+		return s.newEvents(func() {
+			if _, ok := errors.AsType[*enroll.Again](s.AdvanceRevocation(s.ctx, r.ID)); !ok {
+				t.Errorf("%+v", s.revocation(r.ID))
+			}
+		})
+	}
+	count := func(events []string, action string) int {
+		return len(events) - len(slices.DeleteFunc(slices.Clone(events), func(e string) bool { return e == action }))
+	}
+	spent := func(events []string) [3]int {
+		return [3]int{count(events, "canary.issue"), count(events, "canary.revoke"), count(events, "crl.publish")}
+	}
+	if got := spent(attempt()); got != [3]int{2, 1, 1} { // the good one, too; a admits the other
+		t.Errorf("first attempt: %v", got)
+	}
+	proven := step(t, s.revocation(r.ID).Steps, "refusal_seen", "a")
+	if got := spent(attempt()); got != [3]int{1, 0, 0} { // b, being down, saw none yet
+		t.Errorf("second attempt: %v", got)
+	}
+	for range 3 {
+		if got := spent(attempt()); got != [3]int{} {
+			t.Errorf("another attempt: %v", got)
+		}
+	}
+	b.start()
+	b.on("LoadCRL", func(context.Context) error { return errPretend })
+	if got := spent(attempt()); got != [3]int{0, 1, 1} {
+		t.Errorf("an attempt at a broker that is back, and deaf: %v", got)
+	}
+	if got := spent(attempt()); got != [3]int{} {
+		t.Errorf("another: %v", got)
+	}
+	b.on("LoadCRL", nil)
+	made := s.newEvents(func() { s.must(s.AdvanceRevocation(s.ctx, r.ID)) })
+	got := s.revocation(r.ID)
+	if spent(made) != [3]int{} || got.State != enroll.RevocationProven || len(got.Evidence.Brokers) != 2 {
+		t.Fatalf("%v, %+v", made, got)
+	}
+	if again := step(t, got.Steps, "refusal_seen", "a"); !again.At.Equal(*proven.At) {
+		t.Errorf("a was looked at again: %+v, before %+v", again, proven)
+	}
+	first, second := got.Evidence.Brokers[0], got.Evidence.Brokers[1]
+	if first.Broker != "a" || first.Canary == second.Canary || first.CRLNumber >= second.CRLNumber || second.CRLNumber != got.Evidence.CRLNumbers["device"] || !second.Admitted || second.Refusal == nil {
+		t.Errorf("evidence %+v", got.Evidence)
+	}
+	wantHash(t, got.Evidence)
+}
+
+// A canary that is about to expire proves nothing: another attempt takes a new
+// one.
+func TestAnAttemptTakesNoExpiringCanary(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.broker("b")
+	s.enroll("d")
+	r := s.revoke("d")
+	b.on("LoadCRL", func(context.Context) error { return errPretend })
+	if _, ok := errors.AsType[*enroll.Again](s.AdvanceRevocation(s.ctx, r.ID)); !ok {
+		t.Fatalf("%+v", s.revocation(r.ID))
+	}
+	first := s.revocation(r.ID).Evidence.Brokers[0].Canary
+	s.clock.forward(51 * time.Minute) // of 55
+	b.on("LoadCRL", nil)
+	s.must(s.AdvanceRevocation(s.ctx, r.ID))
+	if got := s.revocation(r.ID); got.State != enroll.RevocationProven || got.Evidence.Brokers[0].Canary == first {
+		t.Errorf("%+v", got)
+	}
+}
+
 // A broker that fails for a moment gets its orders again within the attempt.
 // One that refuses but does not close the device's sessions leaves the
 // revocation unproven, until it does.

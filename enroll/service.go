@@ -49,6 +49,7 @@ type Service struct {
 	canary   *canary // the good one, used until half of its life
 
 	loaded loadedCRLs
+	doomed doomedCanaries
 	proofs chan struct{} // holds one for each attempt under way
 	counts sessionCounts
 
