@@ -64,6 +64,7 @@ var access = map[string]string{
 	"POST /users":                            "A---- -----",
 	"GET /users/{name}":                      "A---- -----",
 	"POST /users/{name}/password":            "A---- -----",
+	"POST /users/{name}/role":                "A---- -----",
 	"POST /users/{name}/disabling":           "A---- -----",
 	"POST /users/{name}/enabling":            "A---- -----",
 	"GET /tokens":                            "A---- -----",

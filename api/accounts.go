@@ -32,6 +32,15 @@ func (a *API) postPassword(x *exchange, in PasswordRequest) (*enroll.User, error
 	return a.service.ResetPassword(x.ctx(), x.call(), x.param("name"), in.Password)
 }
 
+// RoleRequest is the body of a change of role.
+type RoleRequest struct {
+	Role enroll.Role `json:"role"` // the new one
+}
+
+func (a *API) postRole(x *exchange, in RoleRequest) (*enroll.User, error) {
+	return a.service.SetRole(x.ctx(), x.call(), x.param("name"), in.Role)
+}
+
 func (a *API) postDisabling(x *exchange, _ nothing) (*enroll.User, error) {
 	return a.service.DisableUser(x.ctx(), x.call(), x.param("name"))
 }

@@ -67,6 +67,19 @@ func TestAccounts(t *testing.T) {
 	}
 	_, err = admin.ResetPassword(ctx, "none", password)
 	isKind(t, err, ca.KindNotFound, "name")
+	again, err := nobody.Login(ctx, name, "another "+password, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := admin.SetRole(ctx, name, enroll.RoleAuditor); err != nil || got.Role != enroll.RoleAuditor {
+		t.Errorf("%+v, %v", got, err)
+	}
+	_, err = f.bearer(t, again.Token).Whoami(ctx) // with the role of before
+	isKind(t, err, enroll.KindUnauthenticated, "Authorization")
+	_, err = admin.SetRole(ctx, name, "king")
+	isKind(t, err, ca.KindMalformed, "role")
+	_, err = admin.SetRole(ctx, "none", enroll.RoleAuditor)
+	isKind(t, err, ca.KindNotFound, "name")
 	if got, err := admin.DisableUser(ctx, name); err != nil || !got.Disabled {
 		t.Errorf("%+v, %v", got, err)
 	}

@@ -57,6 +57,7 @@ var examples = map[reflect.Type]any{
 	reflect.TypeFor[enroll.NewWorkOrder]():  enroll.NewWorkOrder{ID: "wo-1042", Product: "pump", Quantity: 500},
 	reflect.TypeFor[enroll.NewUser]():       schema{"name": "eve", "role": "operator", "password": examplePassword},
 	reflect.TypeFor[PasswordRequest]():      schema{"password": examplePassword},
+	reflect.TypeFor[RoleRequest]():          schema{"role": enroll.RoleAuditor},
 	reflect.TypeFor[enroll.LoginRequest]():  schema{"name": "eve", "password": examplePassword},
 	reflect.TypeFor[enroll.NewAPIToken]():   enroll.NewAPIToken{Name: "line 3", Role: enroll.RoleFactory, ExpiresIn: "720h", WorkOrder: "wo-1042"},
 	reflect.TypeFor[enroll.NewToken]():      enroll.NewToken{DeviceID: "pump-0001", ExpiresIn: "8h"},

@@ -141,6 +141,8 @@ func accountRoutes() []Route {
 			Doc: "A user.", endpoint: gives((*API).getUser)},
 		{Name: "resetPassword", Method: post, Pattern: "/users/{name}/password", Rule: may(enroll.MayAdminister),
 			Doc: "Gives a user another password, and ends the user's logins.", endpoint: takes((*API).postPassword)},
+		{Name: "changeRole", Method: post, Pattern: "/users/{name}/role", Rule: may(enroll.MayAdminister),
+			Doc: "Gives a user another role, and ends the user's logins.", endpoint: takes((*API).postRole)},
 		{Name: "disableUser", Method: post, Pattern: "/users/{name}/disabling", Rule: may(enroll.MayAdminister), NoBody: true,
 			Doc: "Keeps a user out, and ends the user's logins.", endpoint: takes((*API).postDisabling)},
 		{Name: "enableUser", Method: post, Pattern: "/users/{name}/enabling", Rule: may(enroll.MayAdminister), NoBody: true,

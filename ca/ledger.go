@@ -59,7 +59,7 @@ type CRLEntry struct {
 // A CRL is a signed certificate revocation list (RFC 5280, section 5).
 type CRL struct {
 	IssuerID   string    `json:"issuer"`
-	Number     int64     `json:"number"` // CRL number, RFC 5280, 5.2.3
+	Number     int64     `json:"number"`     // CRL number, RFC 5280, 5.2.3
 	ThisUpdate time.Time `json:"thisUpdate"` // some minutes before it was signed
 	NextUpdate time.Time `json:"nextUpdate"`
 	Entries    int       `json:"entries"` // how many certificates are on it

@@ -38,6 +38,7 @@ type LoginLimit struct {
 // A UserLogin is what a login stores: an API token or a session.
 type UserLogin struct {
 	User    string
+	Role    Role // that the user had; refused with KindConflict when it is another by now
 	At      time.Time
 	Token   *APIToken     // its owner is the user; nil for a session
 	Session *Session      // nil for a token
@@ -126,7 +127,7 @@ func attemptLogin[T any](ctx context.Context, s *Service, r LoginRequest, from s
 	case !right:
 		return nil, s.refuseLogin(ctx, user, from, charges, errLogin)
 	}
-	a := &acceptedLogin{user: user, login: UserLogin{User: user.Name, At: s.now(), Checked: user.PasswordHash, Hash: user.PasswordHash, Charges: charges}}
+	a := &acceptedLogin{user: user, login: UserLogin{User: user.Name, Role: user.Role, At: s.now(), Checked: user.PasswordHash, Hash: user.PasswordHash, Charges: charges}}
 	if user.SecondFactor != "" {
 		switch a.login.Step, err = s.checkCode(ctx, user, r.Password, r.Code); {
 		case errors.Is(err, errCode):

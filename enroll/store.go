@@ -192,13 +192,17 @@ type UserStore interface {
 	// SetUserDisabled disables a user, with their tokens and sessions, or enables one,
 	// guarded by what they are: KindConflict.
 	SetUserDisabled(ctx context.Context, name string, disabled bool, at time.Time, c Change) error
+	// SetUserRole gives a user another role and disables the user's tokens,
+	// guarded by the role before: KindConflict.
+	SetUserRole(ctx context.Context, name string, before, role Role, at time.Time, c Change) error
 	// ChargeLogin counts an attempt against every subject, all or none. One
 	// that has to wait is a *Later of KindRateLimited.
 	ChargeLogin(ctx context.Context, subjects []string, now time.Time, limit LoginLimit) ([]LoginCharge, error)
 	// RefundLogin takes an attempt back.
 	RefundLogin(ctx context.Context, charges []LoginCharge) error
 	// Login stores a login of an enabled user, guarded by the password hash
-	// that was checked and by the time step of the code: KindConflict.
+	// that was checked, the role of what it makes, and the time step of the code:
+	// KindConflict.
 	Login(ctx context.Context, l UserLogin, c Change) error
 }
 

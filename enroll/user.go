@@ -18,7 +18,7 @@ type User struct {
 	PasswordHash string     `json:"-"` // PHC string
 	Disabled     bool       `json:"disabled"`
 	CreatedAt    time.Time  `json:"createdAt"`
-	ChangedAt    time.Time  `json:"changedAt"` // of the password, or of being disabled or enabled
+	ChangedAt    time.Time  `json:"changedAt"` // of the password or the role, or of being disabled or enabled
 	LastLoginAt  *time.Time `json:"lastLoginAt,omitempty"`
 	// SecondFactor is the secret of the user's codes (RFC 6238), sealed with the
 	// password; empty for none. SecondFactorStep is the last time step that a
@@ -152,6 +152,28 @@ func (s *Service) setDisabled(ctx context.Context, c Call, name string, disabled
 	now := s.now()
 	err = s.store.SetUserDisabled(ctx, name, disabled, now, Change{Event: newEvent(now, c.Principal.Name, action, "user:"+name, nil)})
 	if err != nil && !isKind(err, KindConflict) { // a conflict: somebody did it meanwhile
+		return nil, err
+	}
+	return s.store.User(ctx, name)
+}
+
+// SetRole gives a user another role, and ends their logins: each has the role
+// of its time. With the role that they have nothing changes.
+func (s *Service) SetRole(ctx context.Context, c Call, name string, role Role) (*User, error) {
+	if err := c.Principal.mayAdminister(); err != nil {
+		return nil, err
+	}
+	if err := checkRole(role); err != nil {
+		return nil, err
+	}
+	u, err := s.store.User(ctx, name)
+	if err != nil || u.Role == role {
+		return u, err
+	}
+	now := s.now()
+	err = s.store.SetUserRole(ctx, name, u.Role, role, now, Change{
+		Event: newEvent(now, c.Principal.Name, "user.role", "user:"+name, map[string]any{"role": role, "before": u.Role})})
+	if err != nil {
 		return nil, err
 	}
 	return s.store.User(ctx, name)

@@ -83,7 +83,7 @@ func testUpgrade(t *testing.T, url string) {
 	if err := s.CreateUser(ctx, enroll.User{Name: "eve", Role: enroll.RoleAdmin, PasswordHash: "h", CreatedAt: now, ChangedAt: now}, someChange()); err != nil {
 		t.Error(err)
 	}
-	login := enroll.UserLogin{User: "eve", At: now, Checked: "h", Hash: "h", Token: &enroll.APIToken{ID: "l1", Name: "login", Owner: "eve", Role: enroll.RoleAdmin, Hash: []byte("login"), CreatedAt: now, ExpiresAt: now.Add(time.Hour)}}
+	login := enroll.UserLogin{User: "eve", Role: enroll.RoleAdmin, At: now, Checked: "h", Hash: "h", Token: &enroll.APIToken{ID: "l1", Name: "login", Owner: "eve", Role: enroll.RoleAdmin, Hash: []byte("login"), CreatedAt: now, ExpiresAt: now.Add(time.Hour)}}
 	if err := s.Login(ctx, login, someChange()); err != nil {
 		t.Error(err)
 	}

@@ -109,6 +109,20 @@ func (s *Store) SetUserDisabled(ctx context.Context, name string, disabled bool,
 	})
 }
 
+// SetUserRole implements enroll.UserStore.
+func (s *Store) SetUserRole(ctx context.Context, name string, before, role enroll.Role, at time.Time, c enroll.Change) error {
+	return s.change(ctx, "change the role of a user", c, func(ctx context.Context, q tx) error {
+		n, err := q.exec(ctx, `UPDATE users SET role = $3, changed_at = $4 WHERE name = $1 AND role = $2`, name, before, role, micros(at))
+		if err == nil && n == 0 {
+			return conflict("name", "look at the user again", "user %q has another role by now, or does not exist", name)
+		}
+		if err != nil {
+			return err
+		}
+		return endLogins(ctx, q, name, "")
+	})
+}
+
 // endLogins disables a user's tokens, and ends the user's sessions but one. A
 // login that is under way waits for the user's row, and finds it changed.
 func endLogins(ctx context.Context, q tx, name, keepSession string) error {
@@ -132,8 +146,8 @@ func (s *Store) Login(ctx context.Context, l enroll.UserLogin, c enroll.Change) 
 			return err
 		}
 		n, err := q.exec(ctx, `UPDATE users SET password_hash = $3, last_login_at = $4, second_factor_step = CASE WHEN $5 > 0 THEN $5 ELSE second_factor_step END
-			WHERE name = $1 AND password_hash = $2 AND disabled = 0 AND ($5 > second_factor_step OR $5 = 0 AND second_factor = '')`,
-			l.User, l.Checked, l.Hash, micros(l.At), l.Step)
+			WHERE name = $1 AND password_hash = $2 AND role = $6 AND disabled = 0 AND ($5 > second_factor_step OR $5 = 0 AND second_factor = '')`,
+			l.User, l.Checked, l.Hash, micros(l.At), l.Step, l.Role)
 		if err == nil && n == 0 {
 			return conflict("name", "log in again", "the user changed meanwhile")
 		}

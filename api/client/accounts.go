@@ -58,6 +58,14 @@ func (c *Client) ResetPassword(ctx context.Context, name string, password Secret
 	return send[enroll.User](ctx, c, at("users", name, "password"), in, opts)
 }
 
+// SetRole gives a user another role, and ends the user's logins.
+func (c *Client) SetRole(ctx context.Context, name string, role enroll.Role, opts ...Option) (*enroll.User, error) {
+	in := struct {
+		Role enroll.Role `json:"role"`
+	}{role}
+	return send[enroll.User](ctx, c, at("users", name, "role"), in, opts)
+}
+
 // DisableUser keeps a user out, and ends the user's logins.
 func (c *Client) DisableUser(ctx context.Context, name string, opts ...Option) (*enroll.User, error) {
 	return send[enroll.User](ctx, c, at("users", name, "disabling"), none, opts)

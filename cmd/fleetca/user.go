@@ -28,7 +28,7 @@ same from anywhere: see fleetca token for programs.`,
 	}
 	local := &localFlags{}
 	local.add(cmd.PersistentFlags())
-	cmd.AddCommand(newUserAddCommand(local), newUserResetCommand(local), newUserDisableCommand(local), newUserEnableCommand(local),
+	cmd.AddCommand(newUserAddCommand(local), newUserResetCommand(local), newUserRoleCommand(local), newUserDisableCommand(local), newUserEnableCommand(local),
 		newUserListCommand(local), newUserTokenCommand(local))
 	return cmd
 }
@@ -132,6 +132,24 @@ func newUserResetCommand(local *localFlags) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&file, "password-file", "", "file whose first line is the password")
+	return cmd
+}
+
+func newUserRoleCommand(local *localFlags) *cobra.Command {
+	var role string
+	cmd := &cobra.Command{
+		Use: "role NAME --role ROLE --data DIR", Short: "Give a user another role, and end the user's logins", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return local.on(cmd.Context(), func(s *enroll.Service, c enroll.Call) error {
+				u, err := s.SetRole(cmd.Context(), c, args[0], enroll.Role(role))
+				if err != nil {
+					return err
+				}
+				return printUser(cmd, u)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&role, "role", "", "admin, operator, factory, security or auditor")
 	return cmd
 }
 

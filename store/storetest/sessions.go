@@ -10,7 +10,7 @@ import (
 // signInOf returns the login of a user that makes a session.
 func (f *fixture) signInOf(u enroll.User, id string) enroll.UserLogin {
 	return enroll.UserLogin{
-		User: u.Name, At: f.now, Checked: u.PasswordHash, Hash: u.PasswordHash,
+		User: u.Name, Role: u.Role, At: f.now, Checked: u.PasswordHash, Hash: u.PasswordHash,
 		Session: &enroll.Session{ID: id, Hash: sum(id), User: u.Name, Role: u.Role, Address: "192.0.2.1/32", Agent: "browser",
 			CreatedAt: f.now, SeenAt: f.now, ExpiresAt: f.now.Add(time1h)},
 	}

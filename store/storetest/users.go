@@ -21,7 +21,7 @@ func (f *fixture) user(name string, role enroll.Role) enroll.User {
 // loginOf returns a login of a user, with a token of its own.
 func (f *fixture) loginOf(u enroll.User, token string, charges ...enroll.LoginCharge) enroll.UserLogin {
 	return enroll.UserLogin{
-		User: u.Name, At: f.now,
+		User: u.Name, Role: u.Role, At: f.now,
 		Token:   &enroll.APIToken{ID: token, Name: "login", Role: u.Role, Owner: u.Name, Hash: sum(token), CreatedAt: f.now, ExpiresAt: f.now.Add(time1h)},
 		Checked: u.PasswordHash, Hash: u.PasswordHash, Charges: charges,
 	}
@@ -110,6 +110,26 @@ var userTests = []test{
 				f.Fatal("a disabled user's login can be used")
 			}
 		}
+	}},
+	{"another role ends logins, also one that is under way", func(f *fixture) {
+		eve := f.user("eve", enroll.RoleAdmin)
+		f.must(f.login(f.loginOf(eve, "t1")))
+		at := f.now.Add(time.Second)
+		f.must(f.store.SetUserRole(f.ctx, "eve", enroll.RoleAdmin, enroll.RoleAuditor, at, f.change("user.role", "user:eve")))
+		if f.usable("t1") {
+			f.Fatal("the token of before can be used")
+		}
+		f.unchanged(func() {
+			f.wantKind(f.login(f.loginOf(eve, "t2")), enroll.KindConflict)
+			f.wantKind(f.store.SetUserRole(f.ctx, "eve", enroll.RoleAdmin, enroll.RoleFactory, at, f.change("user.role", "user:eve")), enroll.KindConflict)
+			f.wantKind(f.store.SetUserRole(f.ctx, "none", enroll.RoleAdmin, enroll.RoleFactory, at, f.change("user.role", "user:none")), enroll.KindConflict)
+		})
+		got, err := f.store.User(f.ctx, "eve")
+		f.must(err)
+		if got.Role != enroll.RoleAuditor || !got.ChangedAt.Equal(at) {
+			f.Fatalf("%+v", got)
+		}
+		f.must(f.login(f.loginOf(*got, "t3")))
 	}},
 	{"another password ends logins, also one that is under way", func(f *fixture) {
 		eve := f.user("eve", enroll.RoleAdmin)
