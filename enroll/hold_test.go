@@ -31,7 +31,7 @@ func TestHoldAndRelease_I10_I13(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	b := s.broker("b")
-	s.startJobs()
+	s.startJobs(nil)
 	e, key := s.enroll("d")
 	renewed := must(s.RenewDevice(s.ctx, device(s.current(e), ""), ""))
 	other := b.fleet(1)[0]
@@ -97,7 +97,7 @@ func TestChangeCommittedBehindACRLIsStillPublished_I10_I13(t *testing.T) {
 	if len(s.onCRL()) != 1 { // the hold, by the CRL that was too early for the other
 		t.Fatalf("the test makes no such CRL: %v", s.onCRL())
 	}
-	s.startJobs()
+	s.startJobs(nil)
 	s.eventually(5*time.Second, "on the CRL, and enforced", func() bool {
 		_, err := b.connect("held", held, heldKey)
 		_, again := b.connect("revoked", revoked, revokedKey)
@@ -220,7 +220,7 @@ func TestRevokedCertificateLosesItsSession(t *testing.T) {
 	first, key := s.enroll("d")
 	second := must(s.RenewDevice(s.ctx, device(s.current(first), ""), ""))
 	live := b.mustConnect("d", second, key)
-	s.startJobs()
+	s.startJobs(nil)
 	revoke := func(e *enroll.Enrollment) {
 		cert := must(s.RevokeCertificate(s.ctx, as("op", ""), string(e.Certificate.SerialNumber), enroll.RevokeRequest{Reason: "superseded"}))
 		if cert.Status != ca.StatusRevoked || cert.Reason != ca.ReasonSuperseded || cert.RevokedAt.IsZero() {

@@ -20,7 +20,12 @@ const (
 	JobCRL          JobKind = "publish-crl"    // subject: device:ID or certificate:SERIAL, whose status changed
 	JobScheduledCRL JobKind = "scheduled-crls" // subject: none
 	JobDisconnect   JobKind = "disconnect"     // subject: device id
+	JobTidy         JobKind = "tidy"           // subject: none
 )
+
+// keepAnswers is how long an idempotency key is kept that no certificate was
+// issued under. Others live as long as their certificate (I5).
+const keepAnswers = 30 * 24 * time.Hour
 
 // Jobs returns what handles each kind of background work.
 func (s *Service) Jobs() map[JobKind]func(ctx context.Context, subject string) error {
@@ -31,12 +36,22 @@ func (s *Service) Jobs() map[JobKind]func(ctx context.Context, subject string) e
 		JobScheduledCRL: s.keepCRLs,
 		JobDisconnect:   s.disconnect,
 		JobWebhook:      s.deliver,
+		JobTidy:         s.tidy,
 	}
 }
 
 // Every returns the kinds that run by the clock, and how often.
 func (s *Service) Every() map[JobKind]time.Duration {
-	return map[JobKind]time.Duration{JobScheduledCRL: time.Minute}
+	return map[JobKind]time.Duration{JobScheduledCRL: time.Minute, JobTidy: 24 * time.Hour}
+}
+
+// tidy handles JobTidy.
+func (s *Service) tidy(ctx context.Context, _ string) error {
+	done, err := s.store.Tidy(ctx, s.now(), keepAnswers)
+	if done != (Tidied{}) {
+		s.log.InfoContext(ctx, "deleted what nothing reads any more", "crls", done.CRLs, "idempotencyKeys", done.IdempotencyKeys)
+	}
+	return err
 }
 
 // eachDriver runs f for every broker that has a driver, at once: one that hangs

@@ -334,8 +334,13 @@ func (p *proof) enforce(ctx context.Context, i int) error {
 func (p *proof) order(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.ProofTimeout)
 	defer cancel()
+	var last error // what went wrong, and not that there was no more time
 	for {
 		err := f(ctx)
+		if last != nil && ctx.Err() != nil && err != nil {
+			return last
+		}
+		last = err
 		if _, refused := errors.AsType[*brokers.GuardError](err); err == nil || refused || pause(ctx, probePause) != nil {
 			return err
 		}

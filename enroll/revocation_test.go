@@ -332,7 +332,7 @@ func TestDeadBrokersHoldNobodyUp_I13(t *testing.T) {
 	hung.on("LoadCRL", hang)
 	e, key := s.enroll("d")
 	live := b.mustConnect("d", e, key)
-	s.startJobs()
+	s.startJobs(nil)
 	start := time.Now()
 	r := s.revoke("d")
 	s.eventually(5*time.Second, "on the CRL", func() bool { return s.onCRL()[e.Certificate.SerialNumber] })
@@ -361,7 +361,7 @@ func TestManyProofsDoNotDelayTheCRL_I13(t *testing.T) {
 	last, _ := s.enroll("last")
 	s.proofTimeout = 3 * time.Second
 	s.Service = s.server(s.store)
-	s.startJobs()
+	s.startJobs(nil)
 	for i := range 40 {
 		s.revoke(fmt.Sprintf("d%d", i))
 	}
@@ -466,4 +466,20 @@ func TestTwoServersProveOneRevocation_I2(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	s.wantEventEach("revocation:"+r.ID, got.Version)
+}
+
+// Old CRLs are deleted by a job of the server's own.
+func TestOldCRLsAreDeleted(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for range 5 {
+		must(s.authority.PublishCRL(s.ctx, "device", true))
+	}
+	newest := must(s.CRL(s.ctx, "device"))
+	s.startJobs(s.Every())
+	s.eventually(10*time.Second, "one CRL an issuer", func() bool {
+		db := s.readOnly()
+		defer db.Close()
+		return slices.Equal(s.column(db, `SELECT number FROM crls WHERE issuer_id = 'device'`), []string{fmt.Sprint(newest.Number)})
+	})
 }

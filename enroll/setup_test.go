@@ -185,11 +185,12 @@ func (s *site) server(db enroll.Store) *enroll.Service {
 	})
 }
 
-// startJobs works off the jobs of the site until the test ends.
-func (s *site) startJobs() {
+// startJobs works off the jobs of the site until the test ends, and those by the
+// clock that are given.
+func (s *site) startJobs(every map[enroll.JobKind]time.Duration) {
 	s.Helper()
 	jobs, err := s.store.StartJobs(s.ctx, store.JobWorkers{
-		Handlers: s.Jobs(), MaxWorkers: 16, Log: slog.New(slog.NewTextHandler(s.log, nil)),
+		Handlers: s.Jobs(), Every: every, MaxWorkers: 16, Log: slog.New(slog.NewTextHandler(s.log, nil)),
 	})
 	s.must(err)
 	s.Cleanup(func() {

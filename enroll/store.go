@@ -30,7 +30,15 @@ type Store interface {
 	IssuerStore
 	// Ping reports whether the store answers and can be written.
 	Ping(ctx context.Context) error
+	// Tidy deletes what nothing reads any more: CRLs before an issuer's newest
+	// scheduled one, idempotency keys whose certificate expired before now, and
+	// those of other answers once they are older than keepAnswers. It is no
+	// change of state: nothing is decided by it.
+	Tidy(ctx context.Context, now time.Time, keepAnswers time.Duration) (Tidied, error)
 }
+
+// Tidied says how many rows Tidy deleted.
+type Tidied struct{ CRLs, IdempotencyKeys int64 }
 
 // A Change is what every change of state carries into its transaction.
 type Change struct {

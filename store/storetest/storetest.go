@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) enroll.Store) {
 		{"login", loginTests},
 		{"session", sessionTests},
 		{"event", eventTests},
+		{"tidy", tidyTests},
 	}
 	for _, g := range groups {
 		t.Run(g.name, func(t *testing.T) {

@@ -1,0 +1,90 @@
+package storetest
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+// keepAnswers is what these tests call Tidy with.
+const keepAnswers = 30 * 24 * time.Hour
+
+// tidy calls Tidy, and checks what it says it deleted.
+func (f *fixture) tidy(now time.Time, want enroll.Tidied) {
+	f.Helper()
+	got, err := f.store.Tidy(f.ctx, now, keepAnswers)
+	f.must(err)
+	if got != want {
+		f.Fatalf("deleted %+v, want %+v", got, want)
+	}
+}
+
+// replayed returns what a key gives; nil when it is free.
+func (f *fixture) replayed(i *enroll.Idempotency) *enroll.Replay {
+	f.Helper()
+	replay, err := f.store.Replayed(f.ctx, i)
+	f.must(err)
+	return replay
+}
+
+var tidyTests = []test{
+	{"I10 I11 CRLs before the newest scheduled one go, and numbers and entries stay", func(f *fixture) {
+		f.issuers() // with CRL 1
+		cert := f.enroll("d1")
+		f.revoke("d1", ca.ReasonSuperseded)
+		f.publish(f.now, true)
+		scheduled := f.publish(f.now.Add(time.Minute), true)
+		late := f.publish(f.now.Add(2*time.Minute), false)
+		f.tidy(f.now, enroll.Tidied{CRLs: 2})
+		f.tidy(f.now, enroll.Tidied{})
+		latest, err := f.store.LatestCRL(f.ctx, "devices")
+		f.must(err)
+		if latest.Number != late.Number {
+			f.Fatalf("the latest is %d, not %d", latest.Number, late.Number)
+		}
+		if d := f.reserve(); d.Number != late.Number+1 || d.Previous.Number != late.Number || !has(d, cert.SerialNumber) {
+			f.Fatalf("the draft is %+v", d)
+		}
+		for _, number := range []int64{scheduled.Number, late.Number} {
+			f.wantKind(f.store.SaveCRL(f.ctx, f.crl(number, f.now, true)), enroll.KindConflict)
+		}
+	}},
+	{"I5 a key is kept for its certificate's lifetime", func(f *fixture) {
+		i := f.enrollment("d1")
+		key := &enroll.Idempotency{Scope: "s", Key: "k", RequestHash: sum("request")}
+		claimOf(i).Idempotency = key
+		f.must(f.commit(i))
+		f.tidy(i.Certificate.NotAfter, enroll.Tidied{}) // its last moment
+		f.wantReplay(f.replayed(key), i.Certificate.SerialNumber)
+		f.tidy(i.Certificate.NotAfter.Add(time.Second), enroll.Tidied{IdempotencyKeys: 1})
+		if replay := f.replayed(key); replay != nil {
+			f.Fatalf("an expired certificate's key gives %+v", replay)
+		}
+	}},
+	{"a key without a certificate is kept for a time", func(f *fixture) {
+		const many = 1100 // chunks
+		key := func(n int) *enroll.Idempotency {
+			return &enroll.Idempotency{Scope: fmt.Sprint("scope", n%3), Key: fmt.Sprint(n), RequestHash: sum("r"), Answer: []byte("{}")}
+		}
+		errs := race(many, func(n int) error {
+			c := f.change("a", "b")
+			c.Idempotency = key(n)
+			return f.store.RecordEvent(f.ctx, c)
+		})
+		for _, err := range errs {
+			f.must(err)
+		}
+		i := f.enrollment("d1")
+		claimOf(i).Idempotency = &enroll.Idempotency{Scope: "scope1", Key: "certificate", RequestHash: sum("r")}
+		i.Certificate.NotAfter = f.now.AddDate(10, 0, 0)
+		f.must(f.commit(i))
+		f.tidy(time.Now().Add(keepAnswers-time.Hour), enroll.Tidied{})
+		if f.replayed(key(7)) == nil {
+			f.Fatal("a young answer is gone")
+		}
+		f.tidy(time.Now().Add(keepAnswers+time.Hour), enroll.Tidied{IdempotencyKeys: many})
+		f.wantReplay(f.replayed(claimOf(i).Idempotency), i.Certificate.SerialNumber)
+	}},
+}
