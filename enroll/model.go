@@ -21,6 +21,11 @@ const (
 	DeviceRetired    DeviceStatus = "retired" // final
 )
 
+// DeviceStatuses lists every status of a device.
+func DeviceStatuses() []DeviceStatus {
+	return []DeviceStatus{DeviceRegistered, DeviceActive, DeviceHeld, DeviceRevoked, DeviceRetired}
+}
+
 // A Device is an end entity that connects to brokers.
 type Device struct {
 	ID              string            `json:"id"`
@@ -56,6 +61,11 @@ const (
 	BrokerVerified   BrokerStatus = "verified"   // the last verification passed
 	BrokerFailing    BrokerStatus = "failing"    // the last verification did not
 )
+
+// BrokerStatuses lists every status of a broker.
+func BrokerStatuses() []BrokerStatus {
+	return []BrokerStatus{BrokerRegistered, BrokerVerified, BrokerFailing}
+}
 
 // A Verification is one look at a broker, kept.
 type Verification struct {

@@ -16,6 +16,27 @@ import (
 	"github.com/fleetca/fleetca/enroll/mqtts"
 )
 
+// BrokerStatus is the status that a verification gives its broker; empty when
+// it was inconclusive, which leaves the status as it is.
+func (v Verification) BrokerStatus() BrokerStatus {
+	switch v.Report.Verdict {
+	case mqtts.VerdictPass:
+		return BrokerVerified
+	case mqtts.VerdictFail:
+		return BrokerFailing
+	}
+	return ""
+}
+
+// Served returns the SHA-256 of the certificate that the broker showed; empty
+// when it came to none.
+func (v Verification) Served() string {
+	if v.Report.ServerCertificate == nil {
+		return ""
+	}
+	return v.Report.ServerCertificate.SHA256
+}
+
 // A canary is a client of our own: a short-lived certificate of the devices'
 // issuer, under a name that brokers know (design decision 6). Its key never
 // leaves the process.

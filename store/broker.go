@@ -26,8 +26,8 @@ func scanVerification(row scanner) (*enroll.Verification, error) {
 // CreateBroker implements enroll.BrokerStore.
 func (s *Store) CreateBroker(ctx context.Context, b enroll.Broker, c enroll.Change) error {
 	return s.change(ctx, "create broker", c, func(ctx context.Context, q tx) error {
-		n, err := q.exec(ctx, `INSERT INTO brokers (id, url, names, kind, status, created_at)
-			VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING`,
+		n, err := q.exec(ctx, `INSERT INTO brokers (id, url, names, kind, status, created_at, status_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT (id) DO NOTHING`,
 			b.ID, b.URL, listText(b.Names), b.Kind, b.Status, micros(b.CreatedAt))
 		if err == nil && n == 0 {
 			return conflict("id", "choose another broker id", "broker %q exists", b.ID)
@@ -115,8 +115,11 @@ func (s *Store) SaveVerification(ctx context.Context, v enroll.Verification, c e
 	}
 	report := jsonOf(v.Report)
 	return s.change(ctx, "save verification", c, func(ctx context.Context, q tx) error {
-		n, err := q.exec(ctx, `UPDATE brokers SET status = CASE CAST($2 AS TEXT) WHEN 'pass' THEN 'verified' WHEN 'fail' THEN 'failing' ELSE status END
-			WHERE id = $1`, v.Broker, v.Report.Verdict)
+		n, err := q.exec(ctx, `UPDATE brokers SET status = CASE CAST($2 AS TEXT) WHEN '' THEN status ELSE $2 END,
+				status_at = CASE WHEN CAST($2 AS TEXT) IN ('', status) THEN status_at ELSE $3 END,
+				served_sha256 = CASE CAST($4 AS TEXT) WHEN '' THEN served_sha256 ELSE $4 END,
+				served_at = CASE CAST($4 AS TEXT) WHEN '' THEN served_at ELSE $3 END
+			WHERE id = $1`, v.Broker, v.BrokerStatus(), micros(v.At), v.Served())
 		if err != nil {
 			return err
 		}
@@ -133,7 +136,7 @@ func (s *Store) Verifications(ctx context.Context, broker string, p enroll.Page)
 	l := listing[*enroll.Verification]{
 		name: "verifications", query: selectVerification, byTime: "at", id: "id", newest: true,
 		scan: scanVerification, keyOf: func(v *enroll.Verification) key { return key{micros(v.At), v.ID} },
-		filters: []filter{{"broker = ?", broker}},
+		filters: []filter{where("broker = ?", broker)},
 	}
 	all, next, err := l.page(ctx, s.db, p)
 	return all, next, s.explain("list verifications", err)

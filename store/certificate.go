@@ -65,17 +65,17 @@ func (s *Store) Certificates(ctx context.Context, f enroll.CertificateFilter, p 
 	switch f.Status {
 	case "":
 	case ca.StatusExpired:
-		l.filters = append(l.filters, filter{"status = 'good'", nil}, filter{"not_after < ?", micros(s.now())})
+		l.filters = append(l.filters, where("status = 'good'"), where("not_after < ?", micros(s.now())))
 	case ca.StatusGood:
-		l.filters = append(l.filters, filter{"status = 'good'", nil}, filter{"not_after >= ?", micros(s.now())})
+		l.filters = append(l.filters, where("status = 'good'"), where("not_after >= ?", micros(s.now())))
 	default:
-		l.filters = append(l.filters, filter{"status <> 'good'", nil}, filter{"status = ?", string(f.Status)})
+		l.filters = append(l.filters, where("status <> 'good'"), where("status = ?", string(f.Status)))
 	}
 	if f.Device != "" {
-		l.filters = append(l.filters, filter{"holder_kind = 'device'", nil}, filter{"holder_id = ?", f.Device})
+		l.filters = append(l.filters, where("holder_kind = 'device'"), where("holder_id = ?", f.Device))
 	}
 	if f.Broker != "" {
-		l.filters = append(l.filters, filter{"holder_kind = 'broker'", nil}, filter{"holder_id = ?", f.Broker})
+		l.filters = append(l.filters, where("holder_kind = 'broker'"), where("holder_id = ?", f.Broker))
 	}
 	l.equals("profile", f.Profile)
 	l.equals("issuer_id", f.Issuer)
@@ -94,8 +94,12 @@ func (s *Store) Certificates(ctx context.Context, f enroll.CertificateFilter, p 
 func (s *Store) RevokeCertificate(ctx context.Context, serial ca.SerialNumber, reason ca.Reason, at time.Time, c enroll.Change) (*ca.Certificate, error) {
 	var after *ca.Certificate
 	err := s.change(ctx, "change certificate status", c, func(ctx context.Context, q tx) error {
-		var n int64
-		var err error
+		// The device before its certificate, as a renewal locks them.
+		n, err := q.exec(ctx, `UPDATE devices SET not_after = not_after
+			WHERE id = (SELECT holder_id FROM certificates WHERE serial = $1 AND holder_kind = 'device')`, serial)
+		if err != nil {
+			return err
+		}
 		if reason == "" {
 			n, err = q.exec(ctx, `UPDATE certificates SET status = 'good', reason = '', revoked_at = 0
 				WHERE serial = $1 AND status = 'held'`, serial)
@@ -107,8 +111,11 @@ func (s *Store) RevokeCertificate(ctx context.Context, serial ca.SerialNumber, r
 			return err
 		}
 		after, err = s.certificate(ctx, q, serial)
-		if err != nil || n == 1 {
+		if err != nil {
 			return err
+		}
+		if n == 1 {
+			return settleHolder(ctx, q, after.Holder)
 		}
 		if reason == "" {
 			return ca.Errorf(ca.KindNotHeld, "serialNumber", "only a certificate on hold can be released", "certificate %s is %s", serial, after.Status)
@@ -119,6 +126,14 @@ func (s *Store) RevokeCertificate(ctx context.Context, serial ca.SerialNumber, r
 		return nil, err
 	}
 	return after, nil
+}
+
+// settleHolder follows a change of one certificate.
+func settleHolder(ctx context.Context, q tx, holder ca.Holder) error {
+	if holder.Kind != ca.HolderDevice {
+		return nil
+	}
+	return settleExpiry(ctx, q, holder.ID)
 }
 
 // revocableFrom returns the condition on the status that a revocation for the

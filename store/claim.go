@@ -119,22 +119,24 @@ func claimDevice(ctx context.Context, q tx, is *issuance, now time.Time) error {
 	var err error
 	if is.claim.Replaces == "" {
 		n, err = q.exec(ctx, `INSERT INTO devices
-			(id, status, group_name, attributes, work_order, trust_generation, created_at, last_seen_at)
-			VALUES ($1, 'active', $2, $3, $4, $5, $6, $6)
-			ON CONFLICT (id) DO UPDATE SET status = 'active',
+			(id, status, group_name, attributes, work_order, trust_generation, created_at, last_seen_at, enrolled_at, not_after)
+			VALUES ($1, 'active', $2, $3, $4, $5, $6, $6, $6, $8)
+			ON CONFLICT (id) DO UPDATE SET status = 'active', not_after = excluded.not_after,
+				enrolled_at = CASE WHEN devices.enrolled_at = 0 THEN excluded.enrolled_at ELSE devices.enrolled_at END,
 				group_name = CASE WHEN excluded.group_name = '' THEN devices.group_name ELSE excluded.group_name END,
 				attributes = CASE WHEN excluded.attributes = '' THEN devices.attributes ELSE excluded.attributes END,
 				work_order = CASE WHEN excluded.work_order = '' THEN devices.work_order ELSE excluded.work_order END,
 				trust_generation = excluded.trust_generation, last_seen_at = excluded.last_seen_at
 			WHERE devices.status = 'registered' OR CAST($7 AS INTEGER) = 1 AND devices.status = 'active' AND NOT EXISTS (
 				SELECT 1 FROM certificates WHERE holder_kind = 'device' AND holder_id = devices.id AND status = 'good' AND not_after > $6)`,
-			d.ID, d.Group, attributesText(d.Attributes), is.claim.Order, d.TrustGeneration, micros(now), bit(d.Stranded))
+			d.ID, d.Group, attributesText(d.Attributes), is.claim.Order, d.TrustGeneration, micros(now), bit(d.Stranded), micros(is.cert.NotAfter))
 	} else {
 		n, err = q.exec(ctx, `UPDATE devices SET trust_generation = $2, last_seen_at = $3,
+				not_after = CASE WHEN not_after < $6 THEN $6 ELSE not_after END,
 				group_name = CASE WHEN CAST($4 AS TEXT) = '' THEN group_name ELSE $4 END,
 				attributes = CASE WHEN CAST($5 AS TEXT) = '' THEN attributes ELSE $5 END
 			WHERE id = $1 AND status = 'active'`,
-			d.ID, d.TrustGeneration, micros(now), d.Group, attributesText(d.Attributes))
+			d.ID, d.TrustGeneration, micros(now), d.Group, attributesText(d.Attributes), micros(is.cert.NotAfter))
 	}
 	if err != nil {
 		return fmt.Errorf("claim device: %w", err)
@@ -164,12 +166,12 @@ func claimReplaced(ctx context.Context, q tx, is *issuance, _ time.Time) error {
 }
 
 // takeQuota takes one of the work order's quantity for a new device.
-func takeQuota(ctx context.Context, q tx, is *issuance, _ time.Time) error {
+func takeQuota(ctx context.Context, q tx, is *issuance, now time.Time) error {
 	if !takesQuota(is.claim) {
 		return nil
 	}
-	n, err := q.exec(ctx, `UPDATE work_orders SET issued = issued + 1
-		WHERE id = $1 AND state = 'open' AND issued < quantity`, is.claim.Order)
+	n, err := q.exec(ctx, `UPDATE work_orders SET issued = issued + 1, full_at = CASE WHEN issued + 1 >= quantity THEN $2 ELSE full_at END
+		WHERE id = $1 AND state = 'open' AND issued < quantity`, is.claim.Order, micros(now))
 	if err != nil {
 		return fmt.Errorf("take from work order: %w", err)
 	}

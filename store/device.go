@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -12,16 +13,24 @@ import (
 // certificatesShown is how many of a device's certificates come with it.
 const certificatesShown = 100
 
-const selectDevice = `SELECT id, status, group_name, attributes, work_order, trust_generation, created_at, last_seen_at FROM devices`
+const (
+	deviceColumns = `id, status, group_name, attributes, work_order, trust_generation, created_at, last_seen_at, not_after`
+	selectDevice  = `SELECT ` + deviceColumns + ` FROM devices`
+)
+
+func newScannedDevice() *enroll.Device {
+	return &enroll.Device{Attributes: map[string]string{}, Certificates: []*ca.Certificate{}}
+}
+
+// deviceTargets are what deviceColumns are scanned into.
+func deviceTargets(d *enroll.Device) []any {
+	return []any{&d.ID, &d.Status, &d.Group, fromJSON{&d.Attributes}, &d.WorkOrder, &d.TrustGeneration,
+		atTime{&d.CreatedAt}, atSome{&d.LastSeenAt}, atSome{&d.ExpiresAt}}
+}
 
 func scanDevice(row scanner) (*enroll.Device, error) {
-	d := &enroll.Device{Attributes: map[string]string{}, Certificates: []*ca.Certificate{}}
-	var seen time.Time
-	err := row.Scan(&d.ID, &d.Status, &d.Group, fromJSON{&d.Attributes}, &d.WorkOrder, &d.TrustGeneration, atTime{&d.CreatedAt}, atTime{&seen})
-	if !seen.IsZero() {
-		d.LastSeenAt = &seen
-	}
-	return d, err
+	d := newScannedDevice()
+	return d, row.Scan(deviceTargets(d)...)
 }
 
 // attributesText returns attributes as stored; nil is the empty text.
@@ -71,29 +80,10 @@ func device(ctx context.Context, q querier, id string) (*enroll.Device, error) {
 	return d, err
 }
 
-// Devices implements enroll.DeviceStore; by id, without their certificates.
-func (s *Store) Devices(ctx context.Context, f enroll.DeviceFilter, p enroll.Page) ([]*enroll.Device, string, error) {
-	l := listing[*enroll.Device]{
-		name: "devices", query: selectDevice, id: "id",
-		scan: scanDevice, keyOf: func(d *enroll.Device) key { return key{ID: d.ID} },
-	}
-	l.equals("status", string(f.Status))
-	if f.Group != "" {
-		l.filters = append(l.filters, filter{"group_name <> ''", nil})
-		l.equals("group_name", f.Group)
-	}
-	if f.WorkOrder != "" {
-		l.filters = append(l.filters, filter{"work_order <> ''", nil})
-		l.equals("work_order", f.WorkOrder)
-	}
-	all, next, err := l.page(ctx, s.db, p)
-	return all, next, s.explain("list devices", err)
-}
-
 // HoldDevice implements enroll.DeviceStore.
 func (s *Store) HoldDevice(ctx context.Context, id string, at time.Time, c enroll.Change) error {
 	return s.change(ctx, "hold device", c, func(ctx context.Context, q tx) error {
-		n, err := q.exec(ctx, `UPDATE devices SET status = 'held' WHERE id = $1 AND status = 'active'`, id)
+		n, err := q.exec(ctx, `UPDATE devices SET status = 'held', not_after = 0 WHERE id = $1 AND status = 'active'`, id)
 		if err != nil {
 			return err
 		}
@@ -137,13 +127,30 @@ func (s *Store) ReleaseDevice(ctx context.Context, id string, _ time.Time, c enr
 			}
 			if d.Status == enroll.DeviceActive {
 				released, err := setStatus(ctx, q, id, `status = 'held'`, ca.StatusGood, "", time.Time{})
-				if err != nil || len(released) > 0 {
+				if err != nil {
 					return err
+				}
+				if len(released) > 0 {
+					return settleExpiry(ctx, q, id)
 				}
 			}
 			return ca.Errorf(ca.KindNotHeld, "deviceId", "only a device on hold can be released", "device %q is %s", id, d.Status)
 		}
-		_, err = setStatus(ctx, q, id, `status = 'held'`, ca.StatusGood, "", time.Time{})
-		return err
+		if _, err = setStatus(ctx, q, id, `status = 'held'`, ca.StatusGood, "", time.Time{}); err != nil {
+			return err
+		}
+		return settleExpiry(ctx, q, id)
 	})
+}
+
+// settleExpiry sets a device's not_after by its certificates, after some of
+// them changed.
+func settleExpiry(ctx context.Context, q tx, id string) error {
+	_, err := q.exec(ctx, `UPDATE devices SET not_after = COALESCE((SELECT max(c.not_after) FROM certificates c
+			WHERE c.holder_kind = 'device' AND c.holder_id = devices.id AND c.status = 'good'), 0)
+		WHERE id = $1`, id)
+	if err != nil {
+		return fmt.Errorf("settle when the device's certificates expire: %w", err)
+	}
+	return nil
 }

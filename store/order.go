@@ -8,18 +8,18 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-const selectWorkOrder = `SELECT id, product, quantity, issued, profile, state, created_at FROM work_orders`
+const selectWorkOrder = `SELECT id, product, quantity, issued, profile, state, created_at, full_at FROM work_orders`
 
 func scanWorkOrder(row scanner) (*enroll.WorkOrder, error) {
 	o := &enroll.WorkOrder{}
-	return o, row.Scan(&o.ID, &o.Product, &o.Quantity, &o.Issued, &o.Profile, &o.State, atTime{&o.CreatedAt})
+	return o, row.Scan(&o.ID, &o.Product, &o.Quantity, &o.Issued, &o.Profile, &o.State, atTime{&o.CreatedAt}, atSome{&o.FullAt})
 }
 
-const selectEnrollmentToken = `SELECT id, hash, work_order, device_id, uses, used, expires_at, created_at FROM enrollment_tokens`
+const selectEnrollmentToken = `SELECT id, hash, work_order, device_id, renews, uses, used, expires_at, created_at FROM enrollment_tokens`
 
 func scanEnrollmentToken(row scanner) (*enroll.EnrollmentToken, error) {
 	t := &enroll.EnrollmentToken{}
-	return t, row.Scan(&t.ID, &t.Hash, &t.WorkOrder, &t.DeviceID, &t.Uses, &t.Used, atTime{&t.ExpiresAt}, atTime{&t.CreatedAt})
+	return t, row.Scan(&t.ID, &t.Hash, &t.WorkOrder, &t.DeviceID, asBool{&t.Renews}, &t.Uses, &t.Used, atTime{&t.ExpiresAt}, atTime{&t.CreatedAt})
 }
 
 // CreateWorkOrder implements enroll.OrderStore.
@@ -72,9 +72,9 @@ func (s *Store) CreateEnrollmentToken(ctx context.Context, t enroll.EnrollmentTo
 				return ca.Errorf(enroll.KindOrderClosed, "workOrder", "name an open work order", "work order %q is %s", t.WorkOrder, state)
 			}
 		}
-		n, err := q.exec(ctx, `INSERT INTO enrollment_tokens (id, hash, work_order, device_id, uses, used, expires_at, created_at)
-			VALUES ($1, $2, $3, $4, $5, 0, $6, $7) ON CONFLICT DO NOTHING`,
-			t.ID, t.Hash, t.WorkOrder, t.DeviceID, t.Uses, micros(t.ExpiresAt), micros(t.CreatedAt))
+		n, err := q.exec(ctx, `INSERT INTO enrollment_tokens (id, hash, work_order, device_id, renews, uses, used, expires_at, created_at)
+			VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8) ON CONFLICT DO NOTHING`,
+			t.ID, t.Hash, t.WorkOrder, t.DeviceID, bit(t.Renews), t.Uses, micros(t.ExpiresAt), micros(t.CreatedAt))
 		if err == nil && n == 0 {
 			return conflict("token", "make another token", "the token exists")
 		}

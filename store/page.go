@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,8 +20,17 @@ const (
 	maxPage     = 500
 )
 
+// scanBound is how many rows one page of a search looks at, where an index
+// leads to more rows than are shown.
+const scanBound = 10_000
+
 // A listing is one kind of list, read by keyset: the next page begins after
 // the last item of this one, whatever was inserted or removed meanwhile.
+//
+// Its filters are what an index finds in the list's order. What no index tells
+// is in rest, and is looked at row by row: in scanBound rows a page at most, of
+// which the page shows what fits, with a cursor to go on from even when that is
+// nothing.
 type listing[T any] struct {
 	name    string // of the list; a cursor of another list is refused
 	query   string // SELECT ... FROM ..., without WHERE
@@ -29,6 +40,11 @@ type listing[T any] struct {
 	scan    func(scanner) (T, error)
 	keyOf   func(T) key
 	filters []filter
+	rest    []filter
+	// outer reads from the rows of query, which are (%s) AS scanned, where
+	// there is a rest; SELECT * FROM (%s) AS scanned when empty.
+	outer string
+	bound int // of the rows that a page looks at; scanBound when 0
 }
 
 // A key is where an item stands in its listing.
@@ -37,17 +53,51 @@ type key struct {
 	ID   string
 }
 
-// A filter is a condition with one argument, written with ? for it, or none.
+// A filter is a condition with arguments, written with ? for each.
 type filter struct {
 	condition string
-	arg       any
+	args      []any
 }
+
+// where returns a condition with its arguments.
+func where(condition string, args ...any) filter { return filter{condition, args} }
 
 // equals narrows a listing to a column's value; an empty value does not.
 func (l *listing[T]) equals(column, value string) {
 	if value != "" {
-		l.filters = append(l.filters, filter{column + " = ?", value})
+		l.filters = append(l.filters, where(column+" = ?", value))
 	}
+}
+
+// A statement is SQL under construction, with its arguments.
+type statement struct {
+	strings.Builder
+	args []any
+}
+
+// add writes filters after WHERE or AND.
+func (s *statement) add(filters []filter) {
+	for i, f := range filters {
+		s.WriteString([]string{" WHERE ", " AND "}[min(i, 1)])
+		condition := f.condition
+		for _, v := range f.args {
+			s.args = append(s.args, v)
+			condition = strings.Replace(condition, "?", "$"+strconv.Itoa(len(s.args)), 1)
+		}
+		s.WriteString(condition)
+	}
+}
+
+// order returns the columns of the listing's order, for ORDER BY.
+func (l *listing[T]) order() string {
+	direction := ""
+	if l.newest {
+		direction = " DESC"
+	}
+	if l.byTime == "" {
+		return l.id + direction
+	}
+	return l.byTime + direction + ", " + l.id + direction
 }
 
 // page reads one page and returns the cursor of the next, empty at the end.
@@ -56,55 +106,91 @@ func (l *listing[T]) page(ctx context.Context, q querier, p enroll.Page) ([]T, s
 		p.Limit = defaultPage
 	}
 	p.Limit = min(p.Limit, maxPage)
-	var where []string
-	var args []any
-	add := func(condition string, values ...any) {
-		for _, v := range values {
-			args = append(args, v)
-			condition = strings.Replace(condition, "?", "$"+strconv.Itoa(len(args)), 1)
+	inner, err := l.from(p.Cursor)
+	if err != nil {
+		return nil, "", err
+	}
+	text := inner
+	if len(l.rest) > 0 {
+		text = &statement{args: inner.args}
+		outer := l.outer
+		if outer == "" {
+			outer = "SELECT * FROM (%s) AS scanned"
 		}
-		where = append(where, condition)
+		fmt.Fprintf(text, outer, fmt.Sprintf("%s ORDER BY %s LIMIT %d", inner, l.order(), l.rows()))
+		text.add(l.rest)
 	}
-	for _, f := range l.filters {
-		if strings.Contains(f.condition, "?") {
-			add(f.condition, f.arg)
-		} else {
-			add(f.condition)
-		}
-	}
-	after, direction := ">", ""
-	if l.newest {
-		after, direction = "<", " DESC"
-	}
-	if p.Cursor != "" {
-		k, err := l.decode(p.Cursor)
-		if err != nil {
-			return nil, "", err
-		}
-		if l.byTime == "" {
-			add(l.id+" "+after+" ?", k.ID)
-		} else {
-			add("("+l.byTime+", "+l.id+") "+after+" (?, ?)", k.Time, k.ID)
-		}
-	}
-	text := l.query
-	if len(where) > 0 {
-		text += " WHERE " + strings.Join(where, " AND ")
-	}
-	order := l.id + direction
-	if l.byTime != "" {
-		order = l.byTime + direction + ", " + order
-	}
-	text += fmt.Sprintf(" ORDER BY %s LIMIT %d", order, p.Limit+1)
-	items, err := collect(ctx, q, l.scan, text, args...)
+	fmt.Fprintf(text, " ORDER BY %s LIMIT %d", l.order(), p.Limit+1)
+	items, err := collect(ctx, q, l.scan, text.String(), text.args...)
 	if err != nil {
 		return nil, "", fmt.Errorf("list %s: %w", l.name, err)
 	}
-	if len(items) <= p.Limit {
+	if len(items) > p.Limit {
+		items = items[:p.Limit]
+		return items, l.encode(l.keyOf(items[len(items)-1])), nil
+	}
+	if len(l.rest) == 0 {
 		return items, "", nil
 	}
-	items = items[:p.Limit]
-	return items, l.encode(l.keyOf(items[len(items)-1])), nil
+	next, err := l.scanned(ctx, q, p.Cursor)
+	return items, next, err
+}
+
+// rows returns how many rows a page looks at.
+func (l *listing[T]) rows() int {
+	if l.bound > 0 {
+		return l.bound
+	}
+	return scanBound
+}
+
+// from returns the query of what comes after a cursor, without its order.
+func (l *listing[T]) from(cursor string) (*statement, error) {
+	filters := l.filters
+	if cursor != "" {
+		k, err := l.decode(cursor)
+		if err != nil {
+			return nil, err
+		}
+		after := " > "
+		if l.newest {
+			after = " < "
+		}
+		if l.byTime == "" {
+			filters = append(slices.Clip(filters), where(l.id+after+"?", k.ID))
+		} else {
+			filters = append(slices.Clip(filters), where("("+l.byTime+", "+l.id+")"+after+"(?, ?)", k.Time, k.ID))
+		}
+	}
+	s := &statement{}
+	s.WriteString(l.query)
+	s.add(filters)
+	return s, nil
+}
+
+// scanned returns the cursor of the last row that a page looked at, or "" when
+// there are no more.
+func (l *listing[T]) scanned(ctx context.Context, q querier, cursor string) (string, error) {
+	text, err := l.from(cursor)
+	if err != nil {
+		return "", err
+	}
+	at := "0"
+	if l.byTime != "" {
+		at = l.byTime
+	}
+	_, table, _ := strings.Cut(text.String(), " FROM ")
+	last, err := one(ctx, q, func(row scanner) (k key, err error) {
+		err = row.Scan(&k.Time, &k.ID)
+		return k, err
+	}, fmt.Sprintf("SELECT %s, %s FROM %s ORDER BY %s LIMIT 1 OFFSET %d", at, l.id, table, l.order(), l.rows()-1), text.args...)
+	switch {
+	case errors.Is(err, errNoRows):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("list %s: %w", l.name, err)
+	}
+	return l.encode(last), nil
 }
 
 // encode returns a cursor for what comes after k.

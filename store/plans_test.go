@@ -69,15 +69,31 @@ func checkPlan(t *testing.T, e *sqliteEngine, text string) {
 		return
 	}
 	args := make([]any, strings.Count(text, "$"))
-	plan, err := collect(context.Background(), sqlQuerier{e.readers, nil, newStatements(e.readers)}, func(row scanner) (detail string, err error) {
-		var n int64
-		err = row.Scan(&n, &n, &n, &detail)
-		return detail, err
+	type node struct {
+		id, parent int64
+		detail     string
+	}
+	plan, err := collect(context.Background(), sqlQuerier{e.readers, nil, newStatements(e.readers)}, func(row scanner) (n node, err error) {
+		var unused int64
+		err = row.Scan(&n.id, &n.parent, &unused, &n.detail)
+		return n, err
 	}, "EXPLAIN QUERY PLAN "+text, args...)
 	if err != nil {
 		t.Errorf("%s: %v", text, err)
 	}
-	for _, line := range plan {
+	// What a page looks at row by row was found in order by an index; here it
+	// may be read through, and sorted again.
+	bounded := strings.Contains(text, "AS scanned")
+	var inner int64 = -1
+	for _, n := range plan {
+		line := n.detail
+		if bounded && (line == "CO-ROUTINE scanned" || line == "MATERIALIZE scanned") {
+			inner = n.id
+		}
+		if bounded && (n.parent != inner && (line == "SCAN scanned" || line == "USE TEMP B-TREE FOR ORDER BY") ||
+			n.parent == inner && !strings.Contains(line, "TEMP B-TREE")) {
+			continue
+		}
 		scan := strings.HasPrefix(line, "SCAN") && line != "SCAN CONSTANT ROW" && !small.MatchString(line) && !mostRows.MatchString(text)
 		scan = scan && (strings.Contains(text, "WHERE") || !strings.Contains(text, "LIMIT")) // a first page reads no more than it shows
 		if scan || strings.Contains(line, "TEMP B-TREE") && !strings.Contains(text, "river_job") && !strings.Contains(text, "FROM issuers") {

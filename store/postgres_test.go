@@ -153,8 +153,8 @@ const manyRows = `
 			CASE WHEN n % 50 = 0 THEN 'revoked' ELSE 'good' END, CASE WHEN n % 50 = 0 THEN 'superseded' ELSE '' END, CASE WHEN n % 50 = 0 THEN n ELSE 0 END, 0, n, md5(n::text), '', '\x00'
 		FROM generate_series(1, 100000) AS n;
 	INSERT INTO keys (sha256, holder_kind, holder_id) SELECT md5(n::text), 'device', 'd' || n FROM generate_series(1, 100000) AS n;
-	INSERT INTO devices (id, status, group_name, attributes, work_order, trust_generation, created_at, last_seen_at)
-		SELECT 'd' || n, CASE WHEN n % 50 = 0 THEN 'revoked' ELSE 'active' END, 'g' || n % 500, '{}', 'w' || n % 500, 1, n, n FROM generate_series(1, 100000) AS n;
+	INSERT INTO devices (id, status, group_name, attributes, work_order, trust_generation, created_at, last_seen_at, enrolled_at, not_after)
+		SELECT 'd' || n, CASE WHEN n % 50 = 0 THEN 'revoked' ELSE 'active' END, 'g' || n % 500, '{}', 'w' || n % 500, 1, n, n, n, CASE WHEN n % 50 = 0 THEN 0 ELSE n END FROM generate_series(1, 100000) AS n;
 	INSERT INTO events (id, at, actor, action, subject, canonical, leaf_hash)
 		SELECT md5(n::text), n, 'actor' || n % 500, 'action' || n % 500, 'device:d' || n, '\x00', decode(repeat('00', 32), 'hex') FROM generate_series(1, 100000) AS n;
 	INSERT INTO idempotency (scope, key_sha256, request_hash, serial, answer, created_at)
@@ -208,6 +208,9 @@ func checkPostgresPlan(t *testing.T, conn *pgx.Conn, text string) {
 	}
 	plan := postgresPlan(t, conn, text)
 	for _, node := range strings.Split(plan, "->") {
+		if strings.Contains(node, "Subquery Scan on scanned") {
+			continue // what a page looks at row by row; the index that leads to it is below
+		}
 		scan := strings.Contains(node, "Seq Scan") ||
 			strings.Contains(node, "  Filter:") && !strings.Contains(node, "Index Cond:") && !mostRows.MatchString(text)
 		if (scan || strings.Contains(node, "Sort  (")) && !tolerated.MatchString(plan) {

@@ -62,14 +62,18 @@ func (c *carriedCRL) carry(ctx context.Context, q tx, issuer string, e x509.Revo
 			reason = r
 		}
 	}
-	n, err := q.exec(ctx, `UPDATE certificates SET status = $3, reason = $4, revoked_at = $5
-		WHERE serial = $1 AND issuer_id = $2 AND `+revocableFrom(reason), serial, issuer, reason.StatusAfter(), reason, micros(e.RevocationTime))
+	holders, err := collect(ctx, q, func(row scanner) (h ca.Holder, err error) {
+		err = row.Scan(&h.Kind, &h.ID)
+		return h, err
+	}, `UPDATE certificates SET status = $3, reason = $4, revoked_at = $5
+		WHERE serial = $1 AND issuer_id = $2 AND `+revocableFrom(reason)+` RETURNING holder_kind, holder_id`,
+		serial, issuer, reason.StatusAfter(), reason, micros(e.RevocationTime))
 	if err != nil {
 		return fmt.Errorf("revoke %s: %w", serial, err)
 	}
-	c.revoked += n
-	if n == 1 {
-		return nil
+	if len(holders) == 1 {
+		c.revoked++
+		return settleHolder(ctx, q, holders[0])
 	}
 	_, err = value[string](ctx, q, `SELECT serial FROM certificates WHERE serial = $1 AND issuer_id = $2`, serial, issuer)
 	if errors.Is(err, errNoRows) {

@@ -52,13 +52,13 @@ func (s *Store) RevokeDevice(ctx context.Context, r enroll.Revocation, c enroll.
 // setDeviceRevoked moves the device to revoked, or to held for a hold.
 func setDeviceRevoked(ctx context.Context, q tx, id string, reason ca.Reason) error {
 	if reason == ca.ReasonCertificateHold {
-		n, err := q.exec(ctx, `UPDATE devices SET status = 'held' WHERE id = $1 AND status = 'active'`, id)
+		n, err := q.exec(ctx, `UPDATE devices SET status = 'held', not_after = 0 WHERE id = $1 AND status = 'active'`, id)
 		if err == nil && n == 0 {
 			return refused(holdRefusal(ctx, q, id))
 		}
 		return err
 	}
-	n, err := q.exec(ctx, `UPDATE devices SET status = 'revoked' WHERE id = $1 AND status IN ('registered', 'active', 'held')`, id)
+	n, err := q.exec(ctx, `UPDATE devices SET status = 'revoked', not_after = 0 WHERE id = $1 AND status IN ('registered', 'active', 'held')`, id)
 	if err != nil || n == 1 {
 		return err
 	}

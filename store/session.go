@@ -63,7 +63,7 @@ func (s *Store) Sessions(ctx context.Context, user string, now time.Time, p enro
 	l := listing[*enroll.Session]{
 		name: "sessions", query: selectSession, byTime: "s.created_at", id: "s.id", newest: true,
 		scan: scanSession, keyOf: func(s *enroll.Session) key { return key{micros(s.CreatedAt), s.ID} },
-		filters: []filter{{"s.expires_at > ?", micros(now)}},
+		filters: []filter{{"s.expires_at > ?", []any{micros(now)}}},
 	}
 	l.equals("s.user_name", user)
 	all, next, err := l.page(ctx, s.db, p)

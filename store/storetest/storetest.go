@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) enroll.Store) {
 		{"crl", crlTests},
 		{"issuer", issuerTests},
 		{"paging", pagingTests},
+		{"search", searchTests},
 		{"broker", brokerTests},
 		{"steps", stepsTests},
 		{"token", tokenTests},
