@@ -87,6 +87,11 @@ func (s *Service) Events(ctx context.Context, f EventFilter, p Page) ([]*Event, 
 	return s.store.Events(ctx, f, p)
 }
 
+// Event returns one event of the audit trail.
+func (s *Service) Event(ctx context.Context, id string) (*Event, error) {
+	return s.store.Event(ctx, id)
+}
+
 // CRL returns an issuer's newest CRL.
 func (s *Service) CRL(ctx context.Context, issuerID string) (*ca.CRL, error) {
 	return s.store.LatestCRL(ctx, issuerID)

@@ -36,7 +36,7 @@ func TestBrowserAccount(t *testing.T) {
 		b.Do(chromedp.KeyEvent("?"), chromedp.WaitVisible("dialog#keys"))
 		b.Axe()
 		b.Do(chromedp.KeyEvent("\x1b"), chromedp.WaitNotVisible("dialog#keys"), chromedp.KeyEvent("g"), chromedp.KeyEvent("n"))
-		b.WaitFor("h1", "Not found")
+		b.WaitFor("h1", "Now")
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/fleetca/fleetca/enroll"
 )
 
 // functions are what templates can call.
@@ -29,6 +31,9 @@ func (s *Site) functions() template.FuncMap {
 		"grouped":  grouped,
 		"int64":    func(n int) int64 { return int64(n) },
 		"duration": milliseconds,
+		"tokenState": func(t *enroll.APIToken) string {
+			return pick(t.Disabled, "ended", pick(s.now().Before(t.ExpiresAt), "active", "expired"))
+		},
 	}
 }
 
@@ -146,7 +151,7 @@ func indentJSON(v any) (string, error) {
 var tones = map[string][]string{
 	"ok":   {"good", "active", "verified", "proven", "done", "pass", "open", "ok", "enabled", "established", "connected", "secure", "secure_channel_ready", "certificate_verified"},
 	"warn": {"held", "unproven", "rolled-back", "warn", "warning", "inconclusive", "stale"},
-	"bad":  {"revoked", "failing", "failed", "fail", "error", "expired", "critical", "lapsed"},
+	"bad":  {"revoked", "failing", "failed", "fail", "error", "expired", "critical", "lapsed", "disabled"},
 	"wait": {"running", "pending", "in_progress", "registered"},
 }
 

@@ -27,7 +27,7 @@ const (
 
 // routes is the table of the dashboard.
 func routes() []route {
-	return slices.Concat(accountRoutes())
+	return slices.Concat(accountRoutes(), nowRoutes(), auditRoutes(), accessRoutes())
 }
 
 // notes are what a page says of the form that led to it.
@@ -37,4 +37,10 @@ var notes = map[string]string{
 	"second-factor":    "The second factor is set up. The next sign-in asks for a code.",
 	"no-second-factor": "The second factor is off.",
 	"session-ended":    "The session has ended.",
+	"user-added":       "The user is added. Tell them their first password; they change it under their account.",
+	"user-reset":       "The password is reset, and the user's sessions have ended.",
+	"user-role":        "The role is changed, and the user's sessions have ended.",
+	"user-disabled":    "The user is kept out, and the user's sessions have ended.",
+	"user-enabled":     "The user can sign in again.",
+	"token-revoked":    "The token has ended.",
 }
