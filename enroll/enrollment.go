@@ -111,13 +111,14 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest) (*enrollin
 		}
 		order = token.WorkOrder
 	}
-	if order == "" && c.Principal.Role == RoleFactory {
+	renews := token != nil && token.Renews
+	if order == "" && c.Principal.Role == RoleFactory && !renews {
 		return nil, ca.Errorf(ca.KindMalformed, "workOrder", "name the work order that the device is built for", "is missing")
 	}
 	if err := c.Principal.mayServe(order); err != nil {
 		return nil, err
 	}
-	profile, err := s.profileFor(ctx, order, r.Profile)
+	profile, err := s.enrolledProfile(ctx, token, order, r.Profile)
 	if err != nil {
 		return nil, err
 	}
@@ -139,12 +140,24 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest) (*enrollin
 	e.claim.Order = order
 	e.claim.Device = &DeviceClaim{
 		ID: r.DeviceID, Attributes: r.Attributes, TrustGeneration: s.ca.TrustGeneration(),
-		Stranded: c.Principal.Role == RoleAdmin || c.Principal.Role == RoleOperator,
+		Stranded:   !renews && (c.Principal.Role == RoleAdmin || c.Principal.Role == RoleOperator),
+		Supersedes: renews,
+	}
+	if renews { // sessions that the lost key began are closed
+		e.claim.Jobs = []Job{{Kind: JobDisconnect, Subject: r.DeviceID}}
 	}
 	if token != nil {
 		e.claim.Token = &TokenClaim{ID: token.ID, DeviceID: r.DeviceID, RequestHash: sum}
 	}
 	return e, nil
+}
+
+// enrolledProfile returns the profile of an enrollment by what admits it.
+func (s *Service) enrolledProfile(ctx context.Context, token *EnrollmentToken, order, asked string) (*ca.Profile, error) {
+	if token != nil && token.Renews {
+		return s.renewedProfile(ctx, token.DeviceID, asked)
+	}
+	return s.profileFor(ctx, order, asked)
 }
 
 // tokenOf looks up the enrollment token of a request, and makes it the caller
@@ -320,8 +333,11 @@ func (s *Service) issueFor(ctx context.Context, e *enrolling) (*ca.Certificate, 
 		Claim: func(cert ca.Certificate) any {
 			claim := e.claim
 			action := "device.enroll"
-			if claim.Replaces != "" {
+			switch {
+			case claim.Replaces != "":
 				action = "device.renew"
+			case claim.Device.Supersedes:
+				action = "device.rekey"
 			}
 			claim.Event = s.issueEvent(e.actor, action, "device:"+e.deviceID, cert, map[string]any{"workOrder": claim.Order})
 			return &claim

@@ -16,7 +16,37 @@ type WorkOrderUpdate struct {
 // UpdateWorkOrder changes a work order's quota, or closes or reopens it.
 // KindConflict when more were issued already than the new quantity.
 func (s *Service) UpdateWorkOrder(ctx context.Context, c Call, id string, u WorkOrderUpdate) (*WorkOrder, error) {
-	return nil, errNotYet
+	if err := checkID("workOrder", id); err != nil {
+		return nil, err
+	}
+	if err := c.Principal.mayServe(id); err != nil {
+		return nil, err
+	}
+	if err := u.check(); err != nil {
+		return nil, err
+	}
+	now := s.now()
+	err := s.repeatable(ctx, c, "work-order.update "+id, u, nil, func(i *Idempotency) error {
+		_, err := s.store.UpdateWorkOrder(ctx, id, u, now, Change{Idempotency: i,
+			Event: newEvent(now, c.Principal.Name, "work-order.update", "work-order:"+id, u)})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.store.WorkOrder(ctx, id)
+}
+
+func (u WorkOrderUpdate) check() error {
+	switch {
+	case u.Quantity == nil && u.State == nil:
+		return ca.Errorf(ca.KindMalformed, "quantity", "give quantity, state or both", "is missing, and so is state")
+	case u.Quantity != nil && (*u.Quantity < 1 || *u.Quantity > maxQuantity):
+		return ca.Errorf(ca.KindMalformed, "quantity", "give how many devices are to be built", "must be 1 to %d", maxQuantity)
+	case u.State != nil && *u.State != OrderOpen && *u.State != OrderClosed:
+		return ca.Errorf(ca.KindMalformed, "state", "open or closed", "%.40q is no state of a work order", string(*u.State))
+	}
+	return nil
 }
 
 // A WorkOrderProgress is how a work order comes along.

@@ -2,7 +2,10 @@ package enroll
 
 import (
 	"context"
+	"encoding/json"
 	"time"
+
+	"github.com/fleetca/fleetca/ca"
 )
 
 // NewRenewalLink is what a renewal link is made with.
@@ -23,5 +26,71 @@ type RenewalLink struct {
 // transaction that records the new certificate. KindDeviceHeld,
 // KindDeviceRevoked, or KindConflict for a device that is only registered.
 func (s *Service) CreateRenewalLink(ctx context.Context, c Call, id string, n NewRenewalLink) (*RenewalLink, error) {
-	return nil, errNotYet
+	d, err := s.store.Device(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Principal.mayServe(d.WorkOrder); err != nil {
+		return nil, err
+	}
+	keep, err := c.seal()
+	if err != nil {
+		return nil, err
+	}
+	t := &EnrollmentToken{ID: newID(), DeviceID: id, Renews: true, Uses: 1, CreatedAt: s.now()}
+	link := &RenewalLink{Device: id, URL: s.cfg.MachineURL + "/api/v1/enrollments", Token: t}
+	err = s.repeatable(ctx, c, "device.renewal-link", map[string]any{"device": id, "link": n}, nil, func(i *Idempotency) error {
+		if err := renewable(d); err != nil {
+			return err
+		}
+		if err := checkToken(t, NewToken{DeviceID: id, ExpiresIn: n.ExpiresIn, ExpiresAt: n.ExpiresAt}); err != nil {
+			return err
+		}
+		t.Token, t.Hash = newSecret(enrollmentTokenPrefix)
+		if i != nil {
+			answer, err := json.Marshal(link)
+			if err != nil {
+				return err
+			}
+			i.Answer = keep.close(answer)
+		}
+		detail := map[string]any{"token": t.ID, "expiresAt": t.ExpiresAt}
+		return s.store.CreateEnrollmentToken(ctx, *t, Change{Idempotency: i,
+			Event: newEvent(t.CreatedAt, c.Principal.Name, "device.renewal-link", "device:"+id, detail)})
+	})
+	if err != nil {
+		return nil, keep.openReplay(err)
+	}
+	return link, nil
+}
+
+// renewable refuses a device that cannot enroll again. What it is when the
+// token is used decides.
+func renewable(d *Device) error {
+	switch d.Status {
+	case DeviceHeld:
+		return ca.Errorf(KindDeviceHeld, "deviceId", "release the device first", "device %q is on hold", d.ID)
+	case DeviceRevoked, DeviceRetired:
+		return ca.Errorf(KindDeviceRevoked, "deviceId", "enroll it under another device id", "device %q is %s", d.ID, d.Status)
+	case DeviceRegistered:
+		return ca.Errorf(KindConflict, "deviceId", "enroll it with a token of its work order", "device %q holds no certificate yet", d.ID)
+	}
+	return nil
+}
+
+// renewedProfile returns the profile of a device that enrolls again: what its
+// newest certificate was issued by.
+func (s *Service) renewedProfile(ctx context.Context, id, asked string) (*ca.Profile, error) {
+	d, err := s.store.Device(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	profile := "device"
+	if len(d.Certificates) > 0 {
+		profile = d.Certificates[0].Profile
+	}
+	if asked != "" && asked != profile {
+		return nil, ca.Errorf(ca.KindProfile, "profile", "leave profile out", "device %s has profile %s", id, profile)
+	}
+	return deviceProfile(profile)
 }

@@ -1,6 +1,10 @@
 package enroll
 
-import "context"
+import (
+	"context"
+
+	"github.com/fleetca/fleetca/ca"
+)
 
 // A RetireRequest says why a device is retired.
 type RetireRequest struct {
@@ -12,6 +16,12 @@ type RetireRequest struct {
 // cessationOfOperation in the same transaction. The Revocation shows the way to
 // the proof that every broker refuses it, as with RevokeDevice. ca.KindRevoked
 // when it is revoked or retired already.
-func (s *Service) RetireDevice(ctx context.Context, c Call, id string, r RetireRequest) (*Revocation, error) {
-	return nil, errNotYet
+func (s *Service) RetireDevice(ctx context.Context, c Call, id string, req RetireRequest) (*Revocation, error) {
+	if req.Comment != "" {
+		if err := checkText("comment", req.Comment, maxComment); err != nil {
+			return nil, err
+		}
+	}
+	r := &Revocation{Device: id, Reason: ca.ReasonCessationOfOperation, Comment: req.Comment}
+	return s.endDevice(ctx, c, "device.retire", map[string]any{"device": id, "request": req}, r, s.store.RetireDevice)
 }

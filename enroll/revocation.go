@@ -38,19 +38,28 @@ func (s *Service) RevokeDevice(ctx context.Context, c Call, id string, req Revok
 	if err != nil {
 		return nil, err
 	}
+	r := &Revocation{Device: id, Reason: reason, Comment: req.Comment}
+	return s.endDevice(ctx, c, "device.revoke", map[string]any{"device": id, "request": req}, r, s.store.RevokeDevice)
+}
+
+// endDevice revokes a device's certificates by commit, and starts the way to
+// the proof. action is the audit event's; request is what makes two calls the
+// same.
+func (s *Service) endDevice(ctx context.Context, c Call, action string, request any, r *Revocation,
+	commit func(context.Context, Revocation, Change) (*Revocation, error)) (*Revocation, error) {
 	now := s.now()
-	r := &Revocation{ID: newID(), Device: id, Reason: reason, Comment: req.Comment, State: RevocationRunning, At: now}
+	r.ID, r.State, r.At = newID(), RevocationRunning, now
+	var err error
 	if r.Steps, err = s.revocationSteps(ctx); err != nil {
 		return nil, err
 	}
 	setStep(r.Steps, stepDecided, "", now, now, StepDone, "by "+c.Principal.Name)
 	setStep(r.Steps, stepLedger, "", now, now, StepDone, "certificates and device are marked")
-	request := map[string]any{"device": id, "request": req}
-	err = s.repeatable(ctx, c, "device.revoke", request, r, func(i *Idempotency) error {
-		_, err := s.store.RevokeDevice(ctx, *r, Change{
+	err = s.repeatable(ctx, c, action, request, r, func(i *Idempotency) error {
+		_, err := commit(ctx, *r, Change{
 			Idempotency: i,
-			Event:       newEvent(now, c.Principal.Name, "device.revoke", "device:"+id, map[string]any{"reason": reason, "comment": req.Comment, "revocation": r.ID}),
-			Jobs:        []Job{{Kind: JobRevocation, Subject: r.ID}, {Kind: JobDisconnect, Subject: id, After: crlBackstop}},
+			Event:       newEvent(now, c.Principal.Name, action, "device:"+r.Device, map[string]any{"reason": r.Reason, "comment": r.Comment, "revocation": r.ID}),
+			Jobs:        []Job{{Kind: JobRevocation, Subject: r.ID}, {Kind: JobDisconnect, Subject: r.Device, After: crlBackstop}},
 		})
 		return err
 	})

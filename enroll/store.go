@@ -108,6 +108,10 @@ type DeviceClaim struct {
 	// Stranded lets a device enroll again that is active and holds no good
 	// certificate any more: each expired, or was revoked by itself.
 	Stranded bool
+	// Supersedes lets an active device enroll again under a key that nobody
+	// had: its good and held certificates are revoked as superseded in the same
+	// transaction. The token must be one that renews.
+	Supersedes bool
 }
 
 // A TokenClaim is one use of an enrollment token.
@@ -162,6 +166,9 @@ type OrderStore interface {
 	CreateWorkOrder(ctx context.Context, o WorkOrder, c Change) error // KindConflict
 	WorkOrder(ctx context.Context, id string) (*WorkOrder, error)
 	WorkOrders(ctx context.Context, p Page) ([]*WorkOrder, string, error)
+	// UpdateWorkOrder changes what is given: KindConflict for a quantity below
+	// what was issued.
+	UpdateWorkOrder(ctx context.Context, id string, u WorkOrderUpdate, at time.Time, c Change) (*WorkOrder, error)
 	CreateEnrollmentToken(ctx context.Context, t EnrollmentToken, c Change) error
 	EnrollmentTokenByHash(ctx context.Context, hash []byte) (*EnrollmentToken, error)
 }
@@ -255,6 +262,8 @@ type RevocationStore interface {
 	RevokeDevice(ctx context.Context, r Revocation, c Change) (*Revocation, error)
 	Revocation(ctx context.Context, id string) (*Revocation, error)
 	Revocations(ctx context.Context, device string, p Page) ([]*Revocation, string, error)
+	// RetireDevice is RevokeDevice that makes the device retired.
+	RetireDevice(ctx context.Context, r Revocation, c Change) (*Revocation, error)
 	// SaveRevocation stores r where its version is still the row's, and
 	// raises both; KindConflict otherwise.
 	SaveRevocation(ctx context.Context, r *Revocation, c Change) error

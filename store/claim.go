@@ -77,8 +77,8 @@ func spendToken(ctx context.Context, q tx, is *issuance, now time.Time) error {
 		return nil
 	}
 	n, err := q.exec(ctx, `UPDATE enrollment_tokens SET used = used + 1
-		WHERE id = $1 AND used < uses AND expires_at > $2 AND (device_id = '' OR device_id = $3)`,
-		t.ID, micros(now), t.DeviceID)
+		WHERE id = $1 AND used < uses AND expires_at > $2 AND (device_id = '' OR device_id = $3) AND renews = $4`,
+		t.ID, micros(now), t.DeviceID, bit(is.claim.Device != nil && is.claim.Device.Supersedes))
 	if err != nil {
 		return fmt.Errorf("spend token: %w", err)
 	}
@@ -104,7 +104,7 @@ func claimPublicKey(ctx context.Context, q tx, is *issuance, _ time.Time) error 
 		return fmt.Errorf("claim public key: %w", err)
 	}
 	if n == 0 {
-		return publicKeyRefusal(ctx, q, is.cert.Holder, is.cert.KeySHA256) // nil when it renews its own
+		return publicKeyRefusal(ctx, q, is.claim, is.cert.Holder, is.cert.KeySHA256) // nil when it renews its own
 	}
 	return nil
 }
@@ -117,7 +117,10 @@ func claimDevice(ctx context.Context, q tx, is *issuance, now time.Time) error {
 	}
 	var n int64
 	var err error
-	if is.claim.Replaces == "" {
+	switch {
+	case d.Supersedes:
+		return supersede(ctx, q, is, now)
+	case is.claim.Replaces == "":
 		n, err = q.exec(ctx, `INSERT INTO devices
 			(id, status, group_name, attributes, work_order, trust_generation, created_at, last_seen_at, enrolled_at, not_after)
 			VALUES ($1, 'active', $2, $3, $4, $5, $6, $6, $6, $8)
@@ -130,7 +133,7 @@ func claimDevice(ctx context.Context, q tx, is *issuance, now time.Time) error {
 			WHERE devices.status = 'registered' OR CAST($7 AS INTEGER) = 1 AND devices.status = 'active' AND NOT EXISTS (
 				SELECT 1 FROM certificates WHERE holder_kind = 'device' AND holder_id = devices.id AND status = 'good' AND not_after > $6)`,
 			d.ID, d.Group, attributesText(d.Attributes), is.claim.Order, d.TrustGeneration, micros(now), bit(d.Stranded), micros(is.cert.NotAfter))
-	} else {
+	default:
 		n, err = q.exec(ctx, `UPDATE devices SET trust_generation = $2, last_seen_at = $3,
 				not_after = CASE WHEN not_after < $6 THEN $6 ELSE not_after END,
 				group_name = CASE WHEN CAST($4 AS TEXT) = '' THEN group_name ELSE $4 END,
@@ -145,6 +148,24 @@ func claimDevice(ctx context.Context, q tx, is *issuance, now time.Time) error {
 		return refused(deviceRefusal(ctx, q, is.claim, now))
 	}
 	return nil
+}
+
+// supersede revokes what an active device held before. Its row is locked
+// first, so that no renewal slips in between.
+func supersede(ctx context.Context, q tx, is *issuance, now time.Time) error {
+	d := is.claim.Device
+	n, err := q.exec(ctx, `UPDATE devices SET trust_generation = $2, last_seen_at = $3, not_after = $4,
+			attributes = CASE WHEN CAST($5 AS TEXT) = '' THEN attributes ELSE $5 END
+		WHERE id = $1 AND status = 'active'`,
+		d.ID, d.TrustGeneration, micros(now), micros(is.cert.NotAfter), attributesText(d.Attributes))
+	if err != nil {
+		return fmt.Errorf("claim device: %w", err)
+	}
+	if n == 0 {
+		return refused(deviceRefusal(ctx, q, is.claim, now))
+	}
+	_, err = setStatus(ctx, q, d.ID, revocableFrom(ca.ReasonSuperseded), ca.StatusRevoked, ca.ReasonSuperseded, now)
+	return err
 }
 
 // claimReplaced locks the certificate that a renewal is based on, so that no
@@ -225,7 +246,7 @@ func (s *Store) CheckClaim(ctx context.Context, claim *enroll.Claim, holder ca.H
 		if err := tokenRefusal(ctx, q, claim.Token, now); err != nil {
 			return err
 		}
-		if err := publicKeyRefusal(ctx, q, holder, keySHA256); err != nil {
+		if err := publicKeyRefusal(ctx, q, claim, holder, keySHA256); err != nil {
 			return err
 		}
 		if err := deviceRefusal(ctx, q, claim, now); err != nil {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
@@ -55,6 +56,41 @@ func (s *Store) WorkOrders(ctx context.Context, p enroll.Page) ([]*enroll.WorkOr
 	}
 	all, next, err := l.page(ctx, s.db, p)
 	return all, next, s.explain("list work orders", err)
+}
+
+// UpdateWorkOrder implements enroll.OrderStore.
+func (s *Store) UpdateWorkOrder(ctx context.Context, id string, u enroll.WorkOrderUpdate, at time.Time, c enroll.Change) (*enroll.WorkOrder, error) {
+	var quantity int64 // 0 and "" leave what there is
+	var state enroll.OrderState
+	if u.Quantity != nil {
+		quantity = *u.Quantity
+	}
+	if u.State != nil {
+		state = *u.State
+	}
+	var after *enroll.WorkOrder
+	err := s.change(ctx, "update work order", c, func(ctx context.Context, q tx) error {
+		n, err := q.exec(ctx, `UPDATE work_orders SET
+				quantity = CASE WHEN CAST($2 AS BIGINT) = 0 THEN quantity ELSE $2 END,
+				state = CASE WHEN CAST($3 AS TEXT) = '' THEN state ELSE $3 END,
+				full_at = CASE WHEN issued < CASE WHEN CAST($2 AS BIGINT) = 0 THEN quantity ELSE $2 END THEN 0 WHEN full_at = 0 THEN $4 ELSE full_at END
+			WHERE id = $1 AND ($2 = 0 OR issued <= $2)`, id, quantity, state, micros(at))
+		if err != nil {
+			return err
+		}
+		after, err = one(ctx, q, scanWorkOrder, selectWorkOrder+` WHERE id = $1`, id)
+		switch {
+		case errors.Is(err, errNoRows):
+			return notFound("workOrder", "work order", id)
+		case err == nil && n == 0:
+			return conflict("quantity", "give at least that many", "%d devices of work order %q are enrolled already", after.Issued, id)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return after, nil
 }
 
 // CreateEnrollmentToken implements enroll.OrderStore. The work order, where

@@ -56,8 +56,9 @@ func (s *Store) TokenReplay(ctx context.Context, t *enroll.TokenClaim) (*enroll.
 	return asReplay(s.explain("look up token use", tokenReplay(ctx, s.db, t)))
 }
 
-// publicKeyRefusal explains a public key: it may be unknown or the holder's own.
-func publicKeyRefusal(ctx context.Context, q querier, holder ca.Holder, keySHA256 string) error {
+// publicKeyRefusal explains a public key: it may be unknown or the holder's
+// own, and must be unknown where it supersedes another.
+func publicKeyRefusal(ctx context.Context, q querier, c *enroll.Claim, holder ca.Holder, keySHA256 string) error {
 	owner, err := one(ctx, q, func(row scanner) (h ca.Holder, err error) {
 		err = row.Scan(&h.Kind, &h.ID)
 		return h, err
@@ -70,6 +71,9 @@ func publicKeyRefusal(ctx context.Context, q querier, holder ca.Holder, keySHA25
 	case owner != holder:
 		return ca.Errorf(enroll.KindDuplicateKey, "csr", "make a new key on the device, and check that no two devices share their randomness",
 			"another holder has this public key")
+	case c.Device != nil && c.Device.Supersedes:
+		return ca.Errorf(enroll.KindDuplicateKey, "csr", "make a new key on the device; one that still has its key renews its certificate",
+			"the device had this public key before")
 	}
 	return nil
 }
@@ -80,7 +84,7 @@ func deviceRefusal(ctx context.Context, q querier, c *enroll.Claim, now time.Tim
 		return nil
 	}
 	status, err := value[enroll.DeviceStatus](ctx, q, `SELECT status FROM devices WHERE id = $1`, c.Device.ID)
-	first := c.Replaces == ""
+	first := c.Replaces == "" && !c.Device.Supersedes
 	switch {
 	case errors.Is(err, errNoRows) && first:
 		return nil

@@ -26,10 +26,24 @@ func evidenceText(e *enroll.Evidence) string {
 
 // RevokeDevice implements enroll.RevocationStore.
 func (s *Store) RevokeDevice(ctx context.Context, r enroll.Revocation, c enroll.Change) (*enroll.Revocation, error) {
+	return s.revokeDevice(ctx, "revoke device", r, c, setDeviceRevoked)
+}
+
+// RetireDevice implements enroll.RevocationStore.
+func (s *Store) RetireDevice(ctx context.Context, r enroll.Revocation, c enroll.Change) (*enroll.Revocation, error) {
+	return s.revokeDevice(ctx, "retire device", r, c, func(ctx context.Context, q tx, id string, _ ca.Reason) error {
+		return endDevice(ctx, q, id, enroll.DeviceRetired)
+	})
+}
+
+// revokeDevice revokes a device's certificates, once setDevice has moved the
+// device.
+func (s *Store) revokeDevice(ctx context.Context, doing string, r enroll.Revocation, c enroll.Change,
+	setDevice func(ctx context.Context, q tx, id string, reason ca.Reason) error) (*enroll.Revocation, error) {
 	var stored enroll.Revocation
-	err := s.change(ctx, "revoke device", c, func(ctx context.Context, q tx) error {
+	err := s.change(ctx, doing, c, func(ctx context.Context, q tx) error {
 		stored = r
-		if err := setDeviceRevoked(ctx, q, r.Device, r.Reason); err != nil {
+		if err := setDevice(ctx, q, r.Device, r.Reason); err != nil {
 			return err
 		}
 		serials, err := setStatus(ctx, q, r.Device, revocableFrom(r.Reason), r.Reason.StatusAfter(), r.Reason, r.At)
@@ -58,7 +72,12 @@ func setDeviceRevoked(ctx context.Context, q tx, id string, reason ca.Reason) er
 		}
 		return err
 	}
-	n, err := q.exec(ctx, `UPDATE devices SET status = 'revoked', not_after = 0 WHERE id = $1 AND status IN ('registered', 'active', 'held')`, id)
+	return endDevice(ctx, q, id, enroll.DeviceRevoked)
+}
+
+// endDevice moves a device to a status that is final.
+func endDevice(ctx context.Context, q tx, id string, status enroll.DeviceStatus) error {
+	n, err := q.exec(ctx, `UPDATE devices SET status = $2, not_after = 0 WHERE id = $1 AND status IN ('registered', 'active', 'held')`, id, status)
 	if err != nil || n == 1 {
 		return err
 	}

@@ -28,6 +28,7 @@ func Run(t *testing.T, open func(t *testing.T) enroll.Store) {
 		{"issuer", issuerTests},
 		{"paging", pagingTests},
 		{"search", searchTests},
+		{"life", lifeTests},
 		{"broker", brokerTests},
 		{"steps", stepsTests},
 		{"token", tokenTests},
