@@ -2,6 +2,7 @@ package enroll
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -18,7 +19,7 @@ type Figures struct {
 }
 
 // Figures returns the newest counts.
-func (s *Service) Figures(ctx context.Context) (*Figures, error) { return nil, errNotYet }
+func (s *Service) Figures(ctx context.Context) (*Figures, error) { return s.store.Figures(ctx) }
 
 // ForecastWeeks is how many weeks a forecast looks ahead: 24 months.
 const ForecastWeeks = 105
@@ -42,4 +43,44 @@ type ForecastWeek struct {
 }
 
 // Forecast returns the newest forecast.
-func (s *Service) Forecast(ctx context.Context) (*Forecast, error) { return nil, errNotYet }
+func (s *Service) Forecast(ctx context.Context) (*Forecast, error) { return s.store.Forecast(ctx) }
+
+// ForecastHolders are the kinds of holders that a forecast shows.
+func ForecastHolders() []ca.HolderKind {
+	return []ca.HolderKind{ca.HolderDevice, ca.HolderBroker, ca.HolderServer, ca.HolderAgent}
+}
+
+// countFleet handles JobCount.
+func (s *Service) countFleet(ctx context.Context, _ string) error {
+	return s.store.CountFleet(ctx, s.now())
+}
+
+// NewForecast returns a forecast as of a time without any expiry.
+func NewForecast(asOf time.Time) *Forecast {
+	f := &Forecast{AsOf: asOf, Holders: ForecastHolders(), Overdue: map[string]int64{}, Later: map[string]int64{}}
+	today := asOf.UTC().Truncate(24 * time.Hour)
+	monday := today.AddDate(0, 0, -(int(today.Weekday())+6)%7)
+	for n := range ForecastWeeks {
+		from := monday.AddDate(0, 0, 7*n)
+		year, week := from.ISOWeek()
+		f.Weeks = append(f.Weeks, ForecastWeek{Week: fmt.Sprintf("%d-W%02d", year, week), From: from, Expiring: map[string]int64{}})
+	}
+	return f
+}
+
+// Add adds holders that lose their last good certificate at a time.
+func (f *Forecast) Add(kind ca.HolderKind, at time.Time, n int64) {
+	if n == 0 {
+		return
+	}
+	first := f.Weeks[0].From
+	week := int(at.Sub(first) / (7 * 24 * time.Hour))
+	switch {
+	case at.Before(first):
+		f.Overdue[string(kind)] += n
+	case week >= len(f.Weeks):
+		f.Later[string(kind)] += n
+	default:
+		f.Weeks[week].Expiring[string(kind)] += n
+	}
+}

@@ -21,6 +21,7 @@ const (
 	JobScheduledCRL JobKind = "scheduled-crls" // subject: none
 	JobDisconnect   JobKind = "disconnect"     // subject: device id
 	JobTidy         JobKind = "tidy"           // subject: none
+	JobCount        JobKind = "count-fleet"    // subject: none
 )
 
 // keepAnswers is how long an idempotency key is kept that no certificate was
@@ -37,12 +38,13 @@ func (s *Service) Jobs() map[JobKind]func(ctx context.Context, subject string) e
 		JobDisconnect:   s.disconnect,
 		JobWebhook:      s.deliver,
 		JobTidy:         s.tidy,
+		JobCount:        s.countFleet,
 	}
 }
 
 // Every returns the kinds that run by the clock, and how often.
 func (s *Service) Every() map[JobKind]time.Duration {
-	return map[JobKind]time.Duration{JobScheduledCRL: time.Minute, JobTidy: 24 * time.Hour}
+	return map[JobKind]time.Duration{JobScheduledCRL: time.Minute, JobTidy: 24 * time.Hour, JobCount: 10 * time.Second}
 }
 
 // tidy handles JobTidy.

@@ -15,7 +15,7 @@ func TestRetireDevice(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	b := s.broker("b")
-	s.startJobs()
+	s.startJobs(nil)
 	e, key := s.enroll("d")
 	live := b.mustConnect("d", e, key)
 	var r *enroll.Revocation
@@ -51,7 +51,7 @@ func TestRenewalLink_I5_I6(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	b := s.broker("b")
-	s.startJobs()
+	s.startJobs(nil)
 	e, key := s.enroll("d")
 	stolen := b.mustConnect("d", e, key)
 	link := must(s.CreateRenewalLink(s.ctx, as("op", ""), "d", enroll.NewRenewalLink{ExpiresIn: "1h"}))

@@ -250,7 +250,7 @@ func (t *rotating) probeNew(ctx context.Context) (string, error) {
 		case served.SerialNumber != string(t.r.NewSerial):
 			err = fmt.Errorf("the broker still serves %s", served.SerialNumber)
 		default:
-			return "served, and a canary got its CONNACK", nil
+			return "served, and a canary got its CONNACK", t.keepReport(ctx, report)
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
 			return "", err
@@ -259,6 +259,14 @@ func (t *rotating) probeNew(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
+}
+
+// keepReport keeps what a rotation saw as a verification: the newest one shows
+// the new certificate.
+func (t *rotating) keepReport(ctx context.Context, report *mqtts.Report) error {
+	v := Verification{ID: newID(), Broker: t.b.ID, At: t.now(), Report: report}
+	return t.store.SaveVerification(ctx, v, Change{Event: newEvent(v.At, "server", "broker.verify", "broker:"+v.Broker,
+		map[string]any{"verdict": report.Verdict, "verification": v.ID, "rotation": t.r.ID})})
 }
 
 // soak watches the sessions for a while. Each that was there must still be;

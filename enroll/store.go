@@ -28,6 +28,7 @@ type Store interface {
 	RotationStore
 	EventStore
 	IssuerStore
+	OverviewStore
 	// Ping reports whether the store answers and can be written.
 	Ping(ctx context.Context) error
 	// Tidy deletes what nothing reads any more: CRLs before an issuer's newest
@@ -294,6 +295,26 @@ type IssuerStore interface {
 	Issuers(ctx context.Context) ([]ca.Issuer, error)
 	// SetStatusURLs replaces the issuer's status URLs.
 	SetStatusURLs(ctx context.Context, issuerID string, urls []string, c Change) error
+}
+
+// OverviewStore reads what pages begin with, at once whatever the size of the
+// fleet: by an index, at most limit rows, or as it was counted in the background.
+type OverviewStore interface {
+	BrokerLooks(ctx context.Context, limit int) ([]BrokerLook, error)
+	// NewestCRLs returns every issuer's newest CRL, without its bytes.
+	NewestCRLs(ctx context.Context) ([]*ca.CRL, error)
+	// OpenRevocations returns those that run or are unproven, oldest first.
+	OpenRevocations(ctx context.Context, limit int) ([]*Revocation, error)
+	// FullWorkOrders returns open ones without quota, longest since first.
+	FullWorkOrders(ctx context.Context, limit int) ([]*WorkOrder, error)
+	// ExpiringDevices counts devices that hold their last good certificate
+	// from a time on and before another, up to limit.
+	ExpiringDevices(ctx context.Context, from, to time.Time, limit int) (int, error)
+	// CountFleet counts what Figures and Forecast return, unless that was done
+	// less than a few times as long ago as it takes. It is no change of state.
+	CountFleet(ctx context.Context, now time.Time) error
+	Figures(ctx context.Context) (*Figures, error)   // the newest counted; zero for none
+	Forecast(ctx context.Context) (*Forecast, error) // the newest counted; zero for none
 }
 
 // A Page asks for a part of a listing by keyset paging: at most Limit items

@@ -1,6 +1,11 @@
 package enroll
 
-import "context"
+import (
+	"context"
+	"errors"
+)
+
+var errNotYet = errors.New("not built yet") // leaves with the commits that follow
 
 // Watch returns a channel that holds one token whenever one of the topics
 // changed since the last was taken, on any replica, within about a second. A

@@ -28,6 +28,7 @@ func Run(t *testing.T, open func(t *testing.T) enroll.Store) {
 		{"issuer", issuerTests},
 		{"paging", pagingTests},
 		{"search", searchTests},
+		{"overview", overviewTests},
 		{"life", lifeTests},
 		{"broker", brokerTests},
 		{"steps", stepsTests},

@@ -1,0 +1,68 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+// BrokerLooks implements enroll.OverviewStore, by id.
+func (s *Store) BrokerLooks(ctx context.Context, limit int) ([]enroll.BrokerLook, error) {
+	all, err := collect(ctx, s.db, scanBrokerLook, `SELECT b.id, b.status, b.status_at, b.served_sha256, b.served_at,
+			COALESCE(c.serial, ''), COALESCE(c.sha256, ''), COALESCE(c.status, ''), COALESCE(c.not_before, 0), COALESCE(c.not_after, 0), COALESCE(c.recorded_at, 0),
+			COALESCE(r.id, ''), COALESCE(r.state, ''), COALESCE(r.at, 0)
+		FROM brokers b
+		LEFT JOIN certificates c ON c.serial = (SELECT n.serial FROM certificates n
+			WHERE n.holder_kind = 'broker' AND n.holder_id = b.id ORDER BY n.recorded_at DESC, n.serial DESC LIMIT 1)
+		LEFT JOIN rotations r ON r.id = (SELECT n.id FROM rotations n
+			WHERE n.broker = b.id AND n.state <> 'planned' ORDER BY n.at DESC, n.id DESC LIMIT 1)
+		ORDER BY b.id LIMIT $1`, int64(limit))
+	return all, s.explain("look at the brokers", err)
+}
+
+func scanBrokerLook(row scanner) (enroll.BrokerLook, error) {
+	var b enroll.BrokerLook
+	var c enroll.NewestCertificate
+	var r enroll.LastRotation
+	err := row.Scan(&b.Broker, &b.Status, atTime{&b.StatusAt}, &b.ServedSHA256, atTime{&b.ServedAt},
+		&c.SerialNumber, &c.SHA256, &c.Status, atTime{&c.NotBefore}, atTime{&c.NotAfter}, atTime{&c.RecordedAt},
+		&r.ID, &r.State, atTime{&r.At})
+	if c.SerialNumber != "" {
+		b.Newest = &c
+	}
+	if r.ID != "" {
+		b.LastRotation = &r
+	}
+	return b, err
+}
+
+// NewestCRLs implements enroll.OverviewStore.
+func (s *Store) NewestCRLs(ctx context.Context) ([]*ca.CRL, error) {
+	all, err := collect(ctx, s.db, func(row scanner) (*ca.CRL, error) {
+		c := &ca.CRL{}
+		return c, row.Scan(&c.IssuerID, &c.Number, atTime{&c.ThisUpdate}, atTime{&c.NextUpdate}, &c.Entries)
+	}, `SELECT c.issuer_id, c.number, c.this_update, c.next_update, c.entries FROM issuers i
+		CROSS JOIN crls c WHERE c.issuer_id = i.id AND c.number = (SELECT n.number FROM crls n WHERE n.issuer_id = i.id ORDER BY n.number DESC LIMIT 1)`)
+	return all, s.explain("look at the CRLs", err)
+}
+
+// OpenRevocations implements enroll.OverviewStore.
+func (s *Store) OpenRevocations(ctx context.Context, limit int) ([]*enroll.Revocation, error) {
+	all, err := collect(ctx, s.db, scanRevocation, selectRevocation+` WHERE state IN ('running', 'unproven') ORDER BY at, id LIMIT $1`, int64(limit))
+	return all, s.explain("look at open revocations", err)
+}
+
+// FullWorkOrders implements enroll.OverviewStore.
+func (s *Store) FullWorkOrders(ctx context.Context, limit int) ([]*enroll.WorkOrder, error) {
+	all, err := collect(ctx, s.db, scanWorkOrder, selectWorkOrder+` WHERE full_at > 0 AND state = 'open' ORDER BY full_at, id LIMIT $1`, int64(limit))
+	return all, s.explain("look at full work orders", err)
+}
+
+// ExpiringDevices implements enroll.OverviewStore.
+func (s *Store) ExpiringDevices(ctx context.Context, from, to time.Time, limit int) (int, error) {
+	n, err := value[int64](ctx, s.db, `SELECT count(*) FROM (SELECT not_after FROM devices
+		WHERE not_after > 0 AND not_after >= $1 AND not_after < $2 ORDER BY not_after LIMIT $3) AS found`, micros(from), micros(to), int64(limit))
+	return int(n), s.explain("look at devices that expire", err)
+}
