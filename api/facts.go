@@ -139,6 +139,8 @@ var facts = map[string]schema{
 	"ReportRefusal.afterFinished":          {"description": "whether the client's side of the handshake had finished before"},
 	"ReportRefusal.alertName":              {"examples": []string{"certificate_revoked"}},
 	"ReportRefusal.error":                  {"description": "for people; with neither alert nor reason code, the connection was closed in silence", "examples": []string{"remote error: tls: revoked certificate"}},
+	"ReportObserved.alertName":             {"examples": []string{"unknown_ca"}},
+	"ReportObserved.error":                 {"description": "for people; empty when the broker accepted", "examples": []string{"rejected after finished: alert 48 unknown_ca"}},
 	"ReportDiagnosis.message":              {"examples": []string{"nothing listens at 192.0.2.1:8883"}},
 	"ReportDiagnosis.fix":                  {"examples": []string{"start the broker, or mend the port"}},
 
@@ -159,7 +161,9 @@ var facts = map[string]schema{
 var optional = map[string]bool{"NewBroker.names": true, "NewBroker.kind": true}
 
 // nullable are the pointers that are null when there is nothing.
-var nullable = map[string]bool{"Observation.refusal": true}
+var nullable = map[string]bool{
+	"Observation.refusal": true, "ReportCheck.observed": true, "ReportObserved.alert": true, "ReportObserved.reasonCode": true,
+}
 
 // Names of steps, in their order.
 var (

@@ -46,7 +46,7 @@ func (a *attempt) awaitConnack(s *session) (connack, bool) {
 	}
 	raw := s.first()
 	raw = raw[:min(len(raw), 2+len(f.body))]
-	a.mqtt = &MQTT{Version: a.version.String(), Raw: hex.EncodeToString(raw)}
+	a.mqtt = &MQTT{Version: a.version.String(), ReasonCode: noReasonCode, Raw: hex.EncodeToString(raw)}
 	if f.kind != typeConnack {
 		a.connackMalformed(fmt.Sprintf("%v, not CONNACK", f.kind), raw)
 		return connack{}, false
@@ -111,12 +111,15 @@ func (a *attempt) connackLost(s *session, err error) {
 	}
 }
 
+// noReasonCode stands in a report where no CONNACK came.
+const noReasonCode = -1
+
 // atConnack makes connack the step under way and records the first bytes.
 func (a *attempt) atConnack(head []byte) {
 	if a.step() == StepConnect {
 		a.pass("CONNECT sent")
 	}
-	a.mqtt = &MQTT{Version: a.version.String(), Raw: hex.EncodeToString(head)}
+	a.mqtt = &MQTT{Version: a.version.String(), ReasonCode: noReasonCode, Raw: hex.EncodeToString(head)}
 }
 
 // connackBroken explains bytes that are no CONNACK.

@@ -53,6 +53,7 @@ const (
 	CodeTLSVersionMismatch   Code = "tls_version_mismatch"
 	CodeTLSCipherMismatch    Code = "tls_cipher_mismatch"
 	CodeALPNMismatch         Code = "alpn_mismatch"
+	CodeALPNIgnored          Code = "alpn_ignored"
 	CodeServerNameUnknown    Code = "server_name_unrecognized"
 	CodeBrokerInternalError  Code = "broker_internal_error"
 	CodeTLSAlert             Code = "tls_alert"
@@ -83,6 +84,7 @@ const (
 	CodeServerCertificateIsCA     Code = "server_certificate_is_ca"
 	CodeCRLExpired                Code = "crl_expired"
 	CodeCRLNotCovering            Code = "crl_not_covering"
+	CodeCRLUnavailable            Code = "crl_unavailable"
 )
 
 // Codes of the client's certificate.
@@ -114,11 +116,27 @@ const (
 	CodeConnackMissing            Code = "connack_missing"
 	CodeConnackTimeout            Code = "connack_timeout"
 	CodeWebsocketListener         Code = "websocket_listener"
+	CodeWebsocketRefused          Code = "websocket_refused"
 	CodeMQTT3Only                 Code = "mqtt3_only"
 	CodeSessionPresentUnexpected  Code = "session_present_unexpected"
 	CodeSubscribeDenied           Code = "subscribe_denied"
 	CodePublishNotDelivered       Code = "publish_not_delivered"
 	CodeMQTTProtocolViolation     Code = "mqtt_protocol_violation"
+)
+
+// Codes of the checks of a negative run.
+const (
+	CodeForeignAccepted             Code = "foreign_accepted"
+	CodeExpiredAccepted             Code = "expired_accepted"
+	CodeNotYetValidAccepted         Code = "not_yet_valid_accepted"
+	CodeWrongUsageAccepted          Code = "wrong_usage_accepted"
+	CodeRevokedAccepted             Code = "revoked_accepted"
+	CodeRevokedAcceptedByResumption Code = "revoked_accepted_by_resumption"
+	CodeOldTLSAccepted              Code = "old_tls_accepted"
+	CodePlaintextAccepted           Code = "plaintext_accepted"
+	CodeRefusedAtMQTT               Code = "refused_at_mqtt"
+	CodeControlFailed               Code = "control_failed"
+	CodeCheckUndecided              Code = "check_undecided"
 )
 
 // facts fill the {placeholders} of a rule.

@@ -13,6 +13,7 @@ type Report struct {
 	DurationMs float64      `json:"durationMs"` // of the whole run
 	Steps      []Step       `json:"steps"`      // always the eight, in order
 	Diagnosis  []Diagnosis  `json:"diagnosis"`  // causes; errors first
+	Checks     []Check      `json:"checks"`     // of a negative run, always the ten, in order; empty otherwise
 
 	TLS               *TLS               `json:"tls,omitempty"`               // once the broker answered with TLS
 	MQTT              *MQTT              `json:"mqtt,omitempty"`              // once CONNECT was sent over an accepted channel
@@ -33,7 +34,7 @@ type Verdict string
 const (
 	VerdictPass         Verdict = "pass"
 	VerdictFail         Verdict = "fail"
-	VerdictInconclusive Verdict = "inconclusive" // neither: the run was interrupted
+	VerdictInconclusive Verdict = "inconclusive" // nothing failed, but something could not be decided
 )
 
 // A StepName names one of the eight steps; see the package comment.
@@ -126,7 +127,7 @@ type TLS struct {
 // An MQTT is what the broker said to CONNECT.
 type MQTT struct {
 	Version        string `json:"version"`    // Version311 or Version5: that of the CONNECT
-	ReasonCode     int    `json:"reasonCode"` // 0 when accepted
+	ReasonCode     int    `json:"reasonCode"` // CONNACK's: 0 when accepted, -1 when no CONNACK came
 	Reason         string `json:"reason"`     // the code's name, "" when no CONNACK came
 	Raw            string `json:"raw"`        // hex of the packet, or of the first bytes that came in its place
 	SessionPresent bool   `json:"sessionPresent"`

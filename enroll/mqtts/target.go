@@ -1,6 +1,7 @@
 package mqtts
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -36,7 +37,8 @@ const (
 
 // A Target is a broker to verify and the way to do it.
 type Target struct {
-	// URL is mqtts://host[:port], or host[:port]. The port is 8883 by default.
+	// URL is mqtts://host[:port] or host[:port], port 8883 by default, or
+	// wss://host[:port]/path for MQTT over WebSocket, port 443 by default.
 	URL string
 	// Address, when set, is the host:port that is dialled in place of the
 	// URL's. The URL's host stays the server name.
@@ -52,6 +54,10 @@ type Target struct {
 	// CRLs are held against the broker's chain (which fails when it is
 	// revoked) and our own certificate (to explain a refusal).
 	CRLs []*x509.RevocationList
+	// FetchCRLs, when set, is called once, within the run's timeout, for more of
+	// them. When it fails the run goes on, and cannot pass: at best it is
+	// inconclusive.
+	FetchCRLs func(context.Context) ([]*x509.RevocationList, error)
 
 	// ClientID is a random one by default: a known one would take over the
 	// session of the device that owns it (MQTT-3.1.4-2).
@@ -66,6 +72,14 @@ type Target struct {
 	// MinTLS and MaxTLS are tls.VersionTLS12 and tls.VersionTLS13 by default;
 	// nothing older is offered.
 	MinTLS, MaxTLS uint16
+	// ALPN are the application protocols that are offered (RFC 7301); none by
+	// default. MQTT's is "mqtt".
+	ALPN []string
+
+	// Negative makes the run negative, too: what must not work is tried, with
+	// Material, once the eight steps have shown that what must work does.
+	Negative bool
+	Material Material
 
 	// SkipPublish ends the run after CONNACK.
 	SkipPublish bool

@@ -16,7 +16,7 @@ func Verify(ctx context.Context, t Target) *Report {
 	t = t.withDefaults()
 	r := &run{target: t, report: &Report{
 		Target:    ReportTarget{URL: withScheme(t.URL), ServerName: t.ServerName, Address: t.address()},
-		StartedAt: start.UTC(),
+		StartedAt: start.UTC(), Checks: []Check{},
 	}}
 	if err != nil {
 		r.refuse(err)
