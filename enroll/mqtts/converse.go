@@ -13,13 +13,16 @@ import (
 // that is read tells whether the broker accepted our certificate.
 func (a *attempt) converse(channel *tls.Conn) {
 	a.wire.arm(a.target.StepTimeout)
-	s := newSession(channel, a.wire)
+	s := newSession(channel, a.wire, a.endpoint.websocket())
 	polite := false
 	defer func() { s.close(polite) }()
 
+	if s.socket != nil && !a.upgrade(s) {
+		return
+	}
 	connect := encodeConnect(a.version, a.target.ClientID, a.target.Username, a.target.Password)
 	if err := s.write(connect); err == nil {
-		a.pass(fmt.Sprintf("CONNECT of MQTT %v sent inside TLS, client id %s", a.version, a.target.ClientID))
+		a.pass(fmt.Sprintf("CONNECT of MQTT %v sent inside %s, client id %s", a.version, a.inside(), a.target.ClientID))
 	} // else reading says why
 	ack, ok := a.awaitConnack(s)
 	if !ok {
@@ -31,6 +34,14 @@ func (a *attempt) converse(channel *tls.Conn) {
 		return
 	}
 	a.exchange(s, min(ack.maximumQoS, 1))
+}
+
+// inside names what MQTT is sent through.
+func (a *attempt) inside() string {
+	if a.endpoint.websocket() {
+		return "WebSocket and TLS"
+	}
+	return "TLS"
 }
 
 // awaitConnack is step connack, and the late verdict on step session_keys.
@@ -79,9 +90,10 @@ func (a *attempt) acceptConnack(ack connack) bool {
 	return true
 }
 
-// connackLost explains that reading ended before a CONNACK.
-func (a *attempt) connackLost(s *session, err error) {
-	head := s.first()
+// lost explains an error of reading that is about the channel and not about what
+// was awaited: an interruption, or the late verdict on our certificate. It
+// returns false for others.
+func (a *attempt) lost(err error) bool {
 	alert, isAlert := remoteAlert(err)
 	switch {
 	case a.wasInterrupted():
@@ -92,11 +104,22 @@ func (a *attempt) connackLost(s *session, err error) {
 		a.rewind(StepSessionKeys)
 		a.explain(CodeTLSAlert, facts{"error": alertText(alert)})
 		a.fail("rejected after finished: "+alertText(alert), false)
+	default:
+		return false
+	}
+	return true
+}
+
+// connackLost explains that reading ended before a CONNACK.
+func (a *attempt) connackLost(s *session, err error) {
+	head := s.first()
+	switch {
+	case a.lost(err):
 	case len(head) > 0:
 		a.connackBroken(err, head)
 	case isTimeout(err), errors.Is(err, errLate):
 		a.atConnack(nil)
-		if a.explainHTTP() {
+		if !a.endpoint.websocket() && a.explainHTTP() {
 			return
 		}
 		a.explain(CodeConnackTimeout, nil)
@@ -125,7 +148,7 @@ func (a *attempt) atConnack(head []byte) {
 // connackBroken explains bytes that are no CONNACK.
 func (a *attempt) connackBroken(err error, head []byte) {
 	a.atConnack(head)
-	if begins(head, "HTTP/") {
+	if begins(head, "HTTP/") && !a.endpoint.websocket() {
 		if !a.explainHTTP() {
 			code, answer := speaks(head)
 			a.explain(code, facts{"answer": answer})
@@ -162,11 +185,10 @@ func (a *attempt) settleSilence() {
 		return
 	}
 	text := a.wire.closeText(a.silence)
-	accepted := a.tls.Version == tls.VersionName(tls.VersionTLS13) && a.tickets.Load() > 0
 	switch {
 	case !a.requested && !a.presented():
 		a.explain(CodeConnackMissing, facts{"error": text})
-	case accepted:
+	case a.acceptedChannel():
 		a.refusal = &Refusal{Step: StepConnack, AfterFinished: true, Detail: text}
 		a.explain(CodeClientRejectedSilently, facts{"error": text,
 			"what": "It had accepted the TLS session, so probably it rejected user name, password, client id or MQTT version."})
@@ -176,4 +198,11 @@ func (a *attempt) settleSilence() {
 		return
 	}
 	a.fail(text, true)
+}
+
+// acceptedChannel tells that the broker showed to have accepted the TLS session:
+// it took the upgrade to a WebSocket, or sent a session ticket in TLS 1.3.
+func (a *attempt) acceptedChannel() bool {
+	upgraded := a.endpoint.websocket() && a.step() != StepConnect
+	return upgraded || a.tls.Version == tls.VersionName(tls.VersionTLS13) && a.tickets.Load() > 0
 }

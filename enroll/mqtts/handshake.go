@@ -23,6 +23,9 @@ func (a *attempt) handshake() *tls.Conn {
 	a.describe(state)
 	a.wire.allow(maxSessionBytes)
 	a.warnAboutRequest(state.DidResume)
+	if len(a.target.ALPN) > 0 && state.NegotiatedProtocol == "" {
+		a.explain(CodeALPNIgnored, facts{"alpn": strings.Join(a.target.ALPN, ", ")})
+	}
 	a.pass(a.keysText())
 	return channel
 }
@@ -34,6 +37,7 @@ func (a *attempt) config() *tls.Config {
 		MinVersion: a.target.MinTLS,
 		MaxVersion: a.target.MaxTLS,
 		Time:       a.target.Now,
+		NextProtos: a.target.ALPN,
 		// The chain is verified in VerifyConnection, which tells every cause
 		// apart and is stricter. It runs on resumption, too.
 		InsecureSkipVerify:   true,

@@ -28,7 +28,7 @@ func (a *attempt) probe() {
 	w := newWire(a.ctx, conn, nil)
 	defer w.Close()
 	w.arm(min(probeTimeout, a.target.StepTimeout))
-	if _, err := w.Write(encodeConnect(mqtt311, "probe-"+randomHex(6), "", "")); err != nil {
+	if _, err := w.Write(a.plaintextHello(w)); err != nil {
 		return
 	}
 	r := bufio.NewReader(io.LimitReader(w, 4<<10))
@@ -39,6 +39,16 @@ func (a *attempt) probe() {
 	if head := w.first(); isForeign(head) {
 		a.rediagnose(head)
 	}
+}
+
+// plaintextHello returns what asks a listener without TLS for MQTT, without
+// credentials and with a client id of its own: a CONNECT, or the request for a
+// WebSocket.
+func (a *attempt) plaintextHello(w *wire) []byte {
+	if a.endpoint.websocket() {
+		return newWebsocket(w).request(a.endpoint.authority(), a.endpoint.Path)
+	}
+	return encodeConnect(mqtt311, "probe-"+randomHex(6), "", "")
 }
 
 // isForeign tells first bytes that are no record of a TLS handshake.
@@ -68,6 +78,8 @@ func speaks(head []byte) (Code, string) {
 	line, _, _ := bytes.Cut(head, []byte("\r\n"))
 	quoted := fmt.Sprintf("%q", printable(string(line), 60))
 	switch {
+	case isUpgrade(string(line)):
+		return CodePlaintextListener, quoted
 	case begins(head, "HTTP/"):
 		return CodeNotMQTTHTTP, quoted
 	case begins(head, "SSH-"):

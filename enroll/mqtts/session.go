@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"errors"
+	"io"
 	"sync"
 	"time"
 )
@@ -14,13 +15,15 @@ import (
 // fails, while the alert can still be read.
 type session struct {
 	channel *tls.Conn
+	stream  io.ReadWriter // channel, or the WebSocket inside it
+	socket  *websocket    // nil: MQTT goes into TLS itself
 	wire    *wire
 	events  chan event
 	done    chan struct{}
 	reader  sync.WaitGroup
 
 	mu   sync.Mutex
-	head []byte // first bytes that came inside TLS
+	head []byte // first bytes of MQTT that came
 }
 
 // An event is a packet, or the error that ended reading.
@@ -29,30 +32,40 @@ type event struct {
 	err   error
 }
 
-func newSession(channel *tls.Conn, w *wire) *session {
-	s := &session{channel: channel, wire: w, events: make(chan event, 1), done: make(chan struct{})}
+func newSession(channel *tls.Conn, w *wire, overWebsocket bool) *session {
+	s := &session{channel: channel, stream: channel, wire: w, events: make(chan event, 1), done: make(chan struct{})}
+	if overWebsocket {
+		s.socket = newWebsocket(channel)
+		s.stream = s.socket
+	}
 	s.reader.Go(s.read)
 	return s
 }
 
+// read hands on what comes: with a WebSocket first the end of its upgrade, which
+// is an event without a packet.
 func (s *session) read() {
+	if s.socket != nil && !s.hand(frame{}, s.socket.awaitUpgrade()) {
+		return
+	}
 	r := bufio.NewReaderSize(s, 1024)
-	for {
-		f, err := readFrame(r)
-		select {
-		case s.events <- event{f, err}:
-		case <-s.done:
-			return
-		}
-		if err != nil {
-			return
-		}
+	for s.hand(readFrame(r)) {
+	}
+}
+
+// hand puts an event where await finds it, and tells whether to read on.
+func (s *session) hand(f frame, err error) bool {
+	select {
+	case s.events <- event{f, err}:
+		return err == nil
+	case <-s.done:
+		return false
 	}
 }
 
 // Read implements io.Reader for the goroutine that reads.
 func (s *session) Read(p []byte) (int, error) {
-	n, err := s.channel.Read(p)
+	n, err := s.stream.Read(p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if room := headBytes - len(s.head); room > 0 {
@@ -61,7 +74,7 @@ func (s *session) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// first returns the first bytes that came inside TLS.
+// first returns the first bytes of MQTT that came.
 func (s *session) first() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,7 +96,7 @@ func (s *session) await(until time.Time) (frame, error) {
 
 // write sends a packet.
 func (s *session) write(packet []byte) error {
-	_, err := s.channel.Write(packet)
+	_, err := s.stream.Write(packet)
 	return err
 }
 
@@ -93,6 +106,9 @@ func (s *session) close(polite bool) {
 	close(s.done)
 	if polite {
 		_ = s.write(encodeDisconnect()) // a goodbye: nobody needs to hear it
+		if s.socket != nil {
+			_ = s.socket.frame(opClose, []byte{0x03, 0xe8}) // 1000, normal closure
+		}
 		_ = s.channel.Close()
 	}
 	s.wire.Conn.Close()

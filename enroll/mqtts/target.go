@@ -8,9 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +17,7 @@ import (
 // Defaults of a Target's zero values.
 const (
 	DefaultPort        = 8883 // secure-mqtt, IANA
+	DefaultPortWSS     = 443  // https
 	DefaultTimeout     = 8 * time.Second
 	DefaultStepTimeout = 3 * time.Second
 	// TopicPrefix is where a run publishes when Target.Topic is empty: one
@@ -98,7 +96,7 @@ type Target struct {
 // Validate reports what in t cannot be used, for a person. It touches no
 // network. Verify refuses a Target that Validate refuses.
 func (t Target) Validate() error {
-	if _, _, err := SplitURL(t.URL); err != nil {
+	if _, err := ParseURL(t.URL); err != nil {
 		return err
 	}
 	if t.Address != "" {
@@ -120,6 +118,9 @@ func (t Target) Validate() error {
 	if err := t.validateTLS(); err != nil {
 		return err
 	}
+	if err := t.validateALPN(); err != nil {
+		return err
+	}
 	return t.validateStrings()
 }
 
@@ -133,6 +134,16 @@ func (t Target) validateTLS() error {
 	}
 	if t.MinTLS != 0 && t.MaxTLS != 0 && t.MinTLS > t.MaxTLS {
 		return errors.New("the lowest TLS version is above the highest")
+	}
+	return nil
+}
+
+// validateALPN is RFC 7301 section 3.1.
+func (t Target) validateALPN() error {
+	for _, p := range t.ALPN {
+		if p == "" || len(p) > 255 {
+			return fmt.Errorf("application protocol %q: must be of 1 to 255 bytes", p)
+		}
 	}
 	return nil
 }
@@ -162,8 +173,8 @@ func (t Target) validateStrings() error {
 
 // withDefaults returns t with every zero value filled in. t must be valid.
 func (t Target) withDefaults() Target {
-	host, _, _ := SplitURL(t.URL)
-	setDefault(&t.ServerName, host)
+	endpoint, _ := ParseURL(t.URL)
+	setDefault(&t.ServerName, endpoint.Host)
 	t.ServerName = strings.TrimSuffix(t.ServerName, ".")
 	setDefault(&t.ClientID, "fleetca-"+randomHex(6)) // 20 bytes; 3.1.1 promises 23 (MQTT-3.1.3-5)
 	level := t.ClientID                              // as random as the topic must be, and access lists can grant it
@@ -189,16 +200,16 @@ func (t Target) withDefaults() Target {
 // limit returns how long a step may take, for a person.
 func (t Target) limit() string { return min(t.StepTimeout, t.Timeout).String() }
 
-// address returns the host:port to dial.
+// address returns the host:port to dial, "" for a URL that is none.
 func (t Target) address() string {
-	if t.Address != "" {
+	endpoint, err := ParseURL(t.URL)
+	switch {
+	case t.Address != "":
 		return t.Address
-	}
-	host, port, err := SplitURL(t.URL)
-	if err != nil {
+	case err != nil:
 		return ""
 	}
-	return net.JoinHostPort(host, strconv.Itoa(port))
+	return endpoint.Address()
 }
 
 func setDefault[T comparable](v *T, d T) {
@@ -206,72 +217,6 @@ func setDefault[T comparable](v *T, d T) {
 	if *v == zero {
 		*v = d
 	}
-}
-
-// withScheme returns raw as a URL.
-func withScheme(raw string) string {
-	if strings.Contains(raw, "://") {
-		return raw
-	}
-	return "mqtts://" + raw
-}
-
-// SplitURL returns the host and port of mqtts://host[:port] or host[:port]. Its
-// errors are for a person.
-func SplitURL(raw string) (host string, port int, err error) {
-	rest := raw
-	if scheme, after, ok := strings.Cut(raw, "://"); ok {
-		if !strings.EqualFold(scheme, "mqtts") {
-			return "", 0, schemeError(raw, scheme, after)
-		}
-		rest = after
-	}
-	if strings.Contains(rest, "@") {
-		return "", 0, errors.New("the URL carries a user name: it belongs into an option of its own, the password into a file")
-	}
-	rest = strings.TrimSuffix(rest, "/")
-	if strings.ContainsAny(rest, "/?#") {
-		return "", 0, fmt.Errorf("%q: an MQTTS URL is mqtts://HOST[:PORT], without a path", raw)
-	}
-	if rest == "" {
-		return "", 0, errors.New("no broker given: use mqtts://HOST[:8883]")
-	}
-	if ip := net.ParseIP(strings.Trim(rest, "[]")); ip != nil { // an IPv6 address without a port
-		return strings.Trim(rest, "[]"), DefaultPort, nil
-	}
-	if !strings.Contains(rest, ":") {
-		rest = net.JoinHostPort(rest, strconv.Itoa(DefaultPort))
-	}
-	host, port, err = splitHostPort(rest)
-	if err != nil {
-		return "", 0, fmt.Errorf("%q: %w", raw, err)
-	}
-	return host, port, nil
-}
-
-func schemeError(raw, scheme, after string) error {
-	if strings.EqualFold(scheme, "mqtt") {
-		if u, err := url.Parse(raw); err == nil && u.Port() == "1883" {
-			after = u.Hostname()
-		}
-		return fmt.Errorf("mqtt:// is plaintext MQTT, which is not verified: use mqtts://%s", after)
-	}
-	return fmt.Errorf("unknown scheme %q: use mqtts://HOST[:8883]", scheme)
-}
-
-func splitHostPort(s string) (string, int, error) {
-	host, service, err := net.SplitHostPort(s)
-	if err != nil {
-		return "", 0, errors.New("is not HOST:PORT")
-	}
-	port, err := strconv.ParseUint(service, 10, 16)
-	if err != nil || port == 0 {
-		return "", 0, fmt.Errorf("port %q is not a number from 1 to 65535", service)
-	}
-	if host == "" || strings.ContainsAny(host, " \t\r\n") {
-		return "", 0, errors.New("the host is missing or has spaces in it")
-	}
-	return host, int(port), nil
 }
 
 // randomHex returns n random bytes in hex.

@@ -34,14 +34,16 @@ func Verify(ctx context.Context, t Target) *Report {
 // A run is one call of Verify: one attempt, or two where the MQTT version has
 // to be found out.
 type run struct {
-	target Target
-	ctx    context.Context
-	report *Report
-	roots  *x509.CertPool
-	own    preflight
+	target   Target
+	endpoint Endpoint
+	ctx      context.Context
+	report   *Report
+	roots    *x509.CertPool
+	own      preflight
 }
 
 func (r *run) prepare() {
+	r.endpoint, _ = ParseURL(r.target.URL) // the target is valid
 	r.roots = x509.NewCertPool()
 	for _, c := range r.target.Roots {
 		r.roots.AddCert(c)

@@ -159,6 +159,9 @@ func isClosed(err error) bool {
 
 // closeText says how the stream ended, for a person.
 func (w *wire) closeText(err error) string {
+	if e, ok := errors.AsType[*closeFrame](err); ok {
+		return e.Error()
+	}
 	switch {
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(w.end(), syscall.ECONNRESET):
 		return "connection reset"
