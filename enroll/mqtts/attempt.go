@@ -22,7 +22,8 @@ type attempt struct {
 	tls         *TLS
 	mqtt        *MQTT
 	certificate *ServerCertificate
-	refusal     *Refusal
+	refusal     *Refusal // of our certificate or CONNECT
+	rejection   *Refusal // of our certificate, or of the lack of one, as an alert of any kind or in silence
 
 	wire       *wire
 	requested  bool         // the broker sent CertificateRequest
@@ -54,6 +55,9 @@ func (r *run) attempt(v version) *attempt {
 		return a
 	}
 	conn.Close()
+	if r.quiet {
+		return a
+	}
 	if a.wantsProbe() {
 		a.probe()
 	} else if code := a.refusedHello(); code != "" {

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -57,7 +58,9 @@ func TestServerCertificate(t *testing.T) {
 			func(g *mqtts.Target) { g.ServerName = "127.0.0.1" }, []mqtts.Code{mqtts.CodeServerNameMismatch}},
 		{"address as DNS name", f.issuer.issue(t, "broker.test", server, names([]string{"127.0.0.1"})),
 			func(g *mqtts.Target) { g.ServerName = "127.0.0.1" }, []mqtts.Code{mqtts.CodeServerNameMismatch}},
-		{"common name only", f.issuer.issue(t, "broker.test", server, noNames), nil, []mqtts.Code{mqtts.CodeServerCommonNameOnly}},
+		{"another common name only", f.issuer.issue(t, "other.test", server, noNames), nil, []mqtts.Code{mqtts.CodeServerCommonNameOnly}},
+		{"address as common name only", f.issuer.issue(t, "127.0.0.1", server, noNames),
+			func(g *mqtts.Target) { g.ServerName = "127.0.0.1" }, []mqtts.Code{mqtts.CodeServerCommonNameOnly}},
 		{"client usage", f.issuer.issue(t, "broker.test", usage(x509.ExtKeyUsageClientAuth)), nil, []mqtts.Code{mqtts.CodeServerWrongUsage}},
 		{"no extended usage", f.issuer.issue(t, "broker.test", usage()), nil, []mqtts.Code{mqtts.CodeServerWrongUsage}},
 		{"no signatures", f.issuer.issue(t, "broker.test", server, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }),
@@ -151,12 +154,18 @@ func TestWeakness(t *testing.T) {
 	f := newFleet(t)
 	server := usage(x509.ExtKeyUsageServerAuth)
 	leaf := &tls.Certificate{Certificate: f.broker.Certificate[:1], PrivateKey: f.broker.PrivateKey}
+	bySHA1 := func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }
+	oldIssuer := newAuthority(t, "Old Issuer", f.root, bySHA1)
 	cases := []struct {
 		name        string
 		certificate *tls.Certificate
 		change      func(*mqtts.Target)
 		code        mqtts.Code
 	}{
+		{"common name only", f.issuer.issue(t, "broker.test", server, names(nil)), nil, mqtts.CodeServerCommonNameOnly},
+		{"leaf by SHA-1", f.issuer.issue(t, "broker.test", server, bySHA1), nil, mqtts.CodeServerWeakSignature},
+		{"issuer by SHA-1", oldIssuer.issue(t, "broker.test", server), nil, mqtts.CodeServerWeakSignature},
+		{"RSA of 1024 bits", rsaLeaf(t, f.issuer, 1024), nil, mqtts.CodeServerWeakKey},
 		{"long validity", f.issuer.issue(t, "broker.test", server, func(c *x509.Certificate) { c.NotBefore = time.Now().AddDate(-3, 0, 0) }), nil, mqtts.CodeServerLongValidity},
 		{"expires soon", f.issuer.issue(t, "broker.test", server, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(time.Minute) }), nil, mqtts.CodeServerExpiresSoon},
 		{"is a CA", f.issuer.issue(t, "broker.test", server, func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }), nil, mqtts.CodeServerCertificateIsCA},
@@ -178,6 +187,44 @@ func TestWeakness(t *testing.T) {
 			}
 		})
 	}
+}
+
+// rsaLeaf issues a broker's certificate for an RSA key.
+func rsaLeaf(t *testing.T, by *authority, bits int) *tls.Certificate {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := leafOf(t, by.issue(t, "broker.test", usage(x509.ExtKeyUsageServerAuth)))
+	der, err := x509.CreateCertificate(rand.Reader, template, by.certificate, &key.PublicKey, by.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: append([][]byte{der}, by.above...), PrivateKey: key}
+}
+
+// TestForgedSHA1 has chains whose signatures by SHA-1 are wrong, or whose
+// authority has no right to sign: that they are old excuses nothing.
+func TestForgedSHA1(t *testing.T) {
+	f := newFleet(t)
+	bySHA1 := func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }
+	rogue := newAuthority(t, "Fleet Issuer", newAuthority(t, "Fleet Root", nil), bySHA1)
+	narrow := newAuthority(t, "Narrow", f.root, func(c *x509.Certificate) {
+		c.PermittedDNSDomainsCritical, c.PermittedDNSDomains = true, []string{"elsewhere.test"}
+	})
+	notCA := newAuthority(t, "Not An Authority", f.root, func(c *x509.Certificate) { c.IsCA = false })
+	cases := map[mqtts.Code]*tls.Certificate{
+		mqtts.CodeServerSameNameOtherKey: rogue.issue(t, "broker.test", bySHA1),
+		mqtts.CodeServerChainInvalid:     narrow.issue(t, "broker.test", bySHA1),
+	}
+	for code, certificate := range cases {
+		r := verify(t, f.target(broker{tls: &tls.Config{Certificates: []tls.Certificate{*certificate}}}.start(t)))
+		expect(t, r, mqtts.StepVerify, code)
+	}
+	certificate := notCA.issue(t, "broker.test", bySHA1)
+	r := verify(t, f.target(broker{tls: &tls.Config{Certificates: []tls.Certificate{*certificate}}}.start(t)))
+	expect(t, r, mqtts.StepVerify, mqtts.CodeServerChainInvalid)
 }
 
 // TestPinnedBroker has the broker's own certificate as its only trust anchor.

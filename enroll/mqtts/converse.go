@@ -119,7 +119,7 @@ func (a *attempt) connackLost(s *session, err error) {
 		a.connackBroken(err, head)
 	case isTimeout(err), errors.Is(err, errLate):
 		a.atConnack(nil)
-		if !a.endpoint.websocket() && a.explainHTTP() {
+		if a.explainHTTP() {
 			return
 		}
 		a.explain(CodeConnackTimeout, nil)
@@ -148,7 +148,7 @@ func (a *attempt) atConnack(head []byte) {
 // connackBroken explains bytes that are no CONNACK.
 func (a *attempt) connackBroken(err error, head []byte) {
 	a.atConnack(head)
-	if begins(head, "HTTP/") && !a.endpoint.websocket() {
+	if begins(head, "HTTP/") {
 		if !a.explainHTTP() {
 			code, answer := speaks(head)
 			a.explain(code, facts{"answer": answer})

@@ -3,6 +3,7 @@ package mqtts
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 )
@@ -22,10 +23,10 @@ var oldSuites = []uint16{
 	0x00ff, // renegotiation info, RFC 5746
 }
 
-// oldClientHello returns a ClientHello of TLS 1.2 and older with every suite
-// (RFC 5246 section 7.4.1.2).
-func oldClientHello(serverName string) []byte {
-	body := []byte{3, 3}
+// oldClientHello returns a ClientHello of the version newest, TLS 1.2 or older,
+// and of those before it, with every suite (RFC 5246 section 7.4.1.2).
+func oldClientHello(newest uint16, serverName string) []byte {
+	body := words16(newest)
 	random := make([]byte, 32)
 	rand.Read(random) // never fails
 	body = append(body, random...)
@@ -64,18 +65,36 @@ func extension(to []byte, kind uint16, data []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(to, kind), list16(data)...)
 }
 
+// errNoServerHello is the error of a record that is neither a ServerHello nor an
+// alert.
+var errNoServerHello = errors.New("it answered with something that is no TLS")
+
 // readServerHello reads the first record and returns the version and suite of
-// the ServerHello in it (RFC 5246 section 7.4.1.3).
-func readServerHello(r io.Reader) (version, suite uint16, ok bool) {
+// the ServerHello in it (RFC 5246 section 7.4.1.3). An alert in its place is an
+// alertError.
+func readServerHello(r io.Reader) (version, suite uint16, err error) {
 	header := make([]byte, 5)
-	if _, err := io.ReadFull(r, header); err != nil || header[0] != recordHandshake {
-		return 0, 0, false
+	if _, err := io.ReadFull(r, header); err != nil {
+		return 0, 0, err
+	}
+	if kind := header[0]; kind != recordHandshake && kind != recordAlert {
+		return 0, 0, errNoServerHello
 	}
 	record := make([]byte, binary.BigEndian.Uint16(header[3:]))
 	if _, err := io.ReadFull(r, record); err != nil {
-		return 0, 0, false
+		return 0, 0, err
 	}
-	return parseServerHello(record)
+	if header[0] == recordAlert {
+		if len(record) != 2 {
+			return 0, 0, errNoServerHello
+		}
+		return 0, 0, alertError(record[1])
+	}
+	version, suite, ok := parseServerHello(record)
+	if !ok {
+		return 0, 0, errNoServerHello
+	}
+	return version, suite, nil
 }
 
 func parseServerHello(record []byte) (version, suite uint16, ok bool) {

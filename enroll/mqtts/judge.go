@@ -49,6 +49,13 @@ func (j *judgement) find(code Code, fs facts) {
 	j.findings = append(j.findings, j.diagnosis(code, StepVerify, fs))
 }
 
+// warn notes what is an error elsewhere, and can be lived with here.
+func (j *judgement) warn(code Code, fs facts) {
+	d := j.diagnosis(code, StepVerify, fs)
+	d.Severity = SeverityWarning
+	j.findings = append(j.findings, d)
+}
+
 // failed tells whether an error was found.
 func (j *judgement) failed() bool { return j.causes() != "" }
 
@@ -80,14 +87,7 @@ func (j *judgement) checkValidity(c *x509.Certificate) bool {
 
 // checkTrust builds the chain to the trust bundle.
 func (j *judgement) checkTrust() {
-	intermediates := x509.NewCertPool()
-	for _, c := range j.sent[1:] {
-		intermediates.AddCert(c)
-	}
-	chains, err := j.leaf.Verify(x509.VerifyOptions{
-		Roots: j.roots, Intermediates: intermediates, CurrentTime: j.now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	})
+	chains, err := verifyChain(j.sent, j.roots, j.now)
 	if err == nil {
 		j.chain = chains[0]
 		return
@@ -95,13 +95,46 @@ func (j *judgement) checkTrust() {
 	j.explainTrust(err)
 }
 
+// verifyChain is RFC 5280 section 6 for a server's certificates, leaf first.
+func verifyChain(sent []*x509.Certificate, roots *x509.CertPool, now time.Time) ([][]*x509.Certificate, error) {
+	intermediates := x509.NewCertPool()
+	for _, c := range sent[1:] {
+		intermediates.AddCert(c)
+	}
+	return sent[0].Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+}
+
+// verifyAnew verifies a chain in which a signature is by SHA-1, and was checked,
+// as though it were signed anew: everything but the signatures counts.
+func verifyAnew(chain []*x509.Certificate, now time.Time) error {
+	made, _, err := remake(chain)
+	if err != nil {
+		return err
+	}
+	root := x509.NewCertPool()
+	root.AddCert(made[len(made)-1])
+	_, err = verifyChain(made, root, now)
+	return err
+}
+
 // explainTrust finds why x509.Verify built no chain.
 func (j *judgement) explainTrust(err error) {
 	p := findPath(j.leaf, j.sent[1:], j.target.Roots)
+	if p.chain != nil && p.weak != nil && p.broken == nil {
+		if err = verifyAnew(p.chain, j.now); err == nil {
+			j.chain = p.chain
+			j.warn(CodeServerWeakSignature, facts{
+				"subject": subjectOf(p.weak), "algorithm": p.weak.SignatureAlgorithm.String()})
+			return
+		}
+	}
 	switch {
-	case p.weak != nil:
+	case p.broken != nil:
 		j.find(CodeServerWeakSignature, facts{
-			"subject": subjectOf(p.weak), "algorithm": p.weak.SignatureAlgorithm.String()})
+			"subject": subjectOf(p.broken), "algorithm": p.broken.SignatureAlgorithm.String()})
 	case p.chain != nil:
 		j.explainChain(p.chain, err)
 	case p.forged != nil:
@@ -140,14 +173,14 @@ func (j *judgement) explainChain(chain []*x509.Certificate, err error) {
 	}
 }
 
-// checkName is RFC 9525 section 6: subject alternative names only.
+// checkName is RFC 9525 section 6: subject alternative names.
 func (j *judgement) checkName() {
 	name, _, _ := strings.Cut(j.target.ServerName, "%") // without the zone of an IPv6 address
 	if j.leaf.VerifyHostname(name) == nil {
 		return
 	}
 	if len(j.leaf.DNSNames) == 0 && len(j.leaf.IPAddresses) == 0 && j.leaf.Subject.CommonName != "" {
-		j.find(CodeServerCommonNameOnly, facts{"cn": j.leaf.Subject.CommonName})
+		j.checkCommonName(name)
 		return
 	}
 	names := namesOf(j.leaf)
@@ -159,6 +192,19 @@ func (j *judgement) checkName() {
 		}
 	}
 	j.find(CodeServerNameMismatch, facts{"names": names})
+}
+
+// checkCommonName judges a certificate without any subject alternative name. Old
+// TLS stacks still look at its common name, new ones do not: where it fits, that
+// is a weak point, and where it does not, nobody connects.
+func (j *judgement) checkCommonName(name string) {
+	fs := facts{"cn": j.leaf.Subject.CommonName}
+	asName := x509.Certificate{DNSNames: []string{j.leaf.Subject.CommonName}}
+	if net.ParseIP(name) == nil && asName.VerifyHostname(name) == nil {
+		j.warn(CodeServerCommonNameOnly, fs)
+		return
+	}
+	j.find(CodeServerCommonNameOnly, fs)
 }
 
 // checkUsage is RFC 5280 sections 4.2.1.3 and 4.2.1.12. x509.Verify takes a

@@ -87,9 +87,9 @@ func (a *attempt) offerModern(w *wire) (taken choice, ok bool) {
 
 // offerOld offers TLS 1.2 and older.
 func (a *attempt) offerOld(w *wire) (choice, bool) {
-	if _, err := w.Write(oldClientHello(a.target.ServerName)); err != nil {
+	if _, err := w.Write(oldClientHello(tls.VersionTLS12, a.target.ServerName)); err != nil {
 		return choice{}, false
 	}
-	version, suite, ok := readServerHello(w)
-	return choice{version, suite}, ok
+	version, suite, err := readServerHello(w)
+	return choice{version, suite}, err == nil
 }

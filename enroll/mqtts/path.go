@@ -14,7 +14,8 @@ type path struct {
 	top    *x509.Certificate   // self-signed end of the chain that is not in the bundle
 	orphan *x509.Certificate   // last certificate whose issuer nobody has
 	forged *x509.Certificate   // certificate whose issuer's name is in the bundle under another key
-	weak   *x509.Certificate   // certificate whose signature algorithm is no longer accepted
+	weak   *x509.Certificate   // certificate whose signature is by SHA-1, and right
+	broken *x509.Certificate   // certificate whose signature algorithm says nothing any more
 }
 
 // A climber searches for a path. Signature checks are what costs, so they are
@@ -74,16 +75,20 @@ func (c *climber) climb(cert *x509.Certificate, below []*x509.Certificate) bool 
 	return false
 }
 
-// signed tells whether issuer's key signed cert. A signature by an algorithm
-// that is no longer accepted is taken as one, and noted.
+// signed tells whether issuer's key signed cert. CheckSignature still checks
+// SHA-1, which x509.Verify takes no more: that is noted. A signature by MD5 is
+// taken as it is, and noted: it is never accepted.
 func (c *climber) signed(cert, issuer *x509.Certificate) bool {
 	if c.checks++; c.checks > maxSignatureChecks {
 		return false
 	}
 	err := issuer.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature)
 	if _, insecure := errors.AsType[x509.InsecureAlgorithmError](err); insecure {
-		c.found.weak = cert
+		c.found.broken = cert
 		return true
+	}
+	if err == nil && (cert.SignatureAlgorithm == x509.SHA1WithRSA || cert.SignatureAlgorithm == x509.ECDSAWithSHA1) {
+		c.found.weak = cert
 	}
 	return err == nil
 }

@@ -6,11 +6,12 @@ package mqtts
 func (a *attempt) refuseClient(alert int, text string, afterFinished bool) {
 	a.rewind(StepSessionKeys)
 	code := a.refusalCode(alert)
+	a.rejection = &Refusal{Step: StepSessionKeys, Alert: alert, AfterFinished: afterFinished, Detail: text}
+	if alert != 0 {
+		a.rejection.AlertName = alertName(alert)
+	}
 	if code != CodeBrokerInternalError {
-		a.refusal = &Refusal{Step: StepSessionKeys, Alert: alert, AfterFinished: afterFinished, Detail: text}
-		if alert != 0 {
-			a.refusal.AlertName = alertName(alert)
-		}
+		a.refusal = a.rejection
 	}
 	fs := a.own.facts()
 	fs["error"], fs["saw"], fs["why"] = text, "; the broker refused it ("+text+")", a.own.doubt()
@@ -105,6 +106,6 @@ func (a *attempt) warnAboutFlaw() {
 			a.note(d)
 		}
 	case a.requested && !a.sent:
-		a.note(a.diagnosis(CodeClientCertificateNotEnforced, StepConnack, nil))
+		a.note(a.diagnosis(CodeClientCertificateNotEnforced, StepConnack, facts{"asked": ""}))
 	}
 }

@@ -107,8 +107,13 @@ func (t Target) Validate() error {
 	if len(t.Roots) == 0 {
 		return errNoRoots
 	}
-	if c := t.Certificate; c != nil && (len(c.Certificate) == 0 || c.PrivateKey == nil) {
-		return errors.New("client certificate: give the certificate and its private key")
+	if t.Certificate != nil {
+		if _, err := leafOf(t.Certificate); err != nil {
+			return fmt.Errorf("client certificate: %w", err)
+		}
+	}
+	if err := t.Material.validate(t.now()); err != nil {
+		return err
 	}
 	switch t.Version {
 	case "", VersionAuto, Version311, Version5:
@@ -195,6 +200,14 @@ func (t Target) withDefaults() Target {
 		t.Now = time.Now
 	}
 	return t
+}
+
+// now returns the time that certificates are held against.
+func (t Target) now() time.Time {
+	if t.Now == nil {
+		return time.Now()
+	}
+	return t.Now()
 }
 
 // limit returns how long a step may take, for a person.

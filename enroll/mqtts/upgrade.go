@@ -36,7 +36,7 @@ func (a *attempt) upgradeRefused(err error) {
 	text, takes := errorText(err), ""
 	refused, isAnswer := errors.AsType[*upgradeError](err)
 	switch {
-	case isAnswer && refused.status != "":
+	case isAnswer && refused.status != "" && !a.quiet:
 		takes = a.otherPath()
 	case isAnswer:
 	case isTimeout(err), errors.Is(err, errLate):
@@ -64,8 +64,12 @@ var websocketPaths = []string{"/mqtt", "/ws", "/"}
 // explainHTTP explains a server that answered CONNECT with HTTP, or with silence
 // where it speaks HTTP: it tells an MQTT-over-WebSocket listener (MQTT 5.0
 // section 6), which takes the upgrade, from other servers. No credentials are
-// sent. It returns false when the server does not speak HTTP.
+// sent. It returns false when the server does not speak HTTP, and for a URL that
+// asks for a WebSocket anyway.
 func (a *attempt) explainHTTP() bool {
+	if a.endpoint.websocket() || a.quiet {
+		return false
+	}
 	code, first, at := CodeNotMQTTHTTP, "", ""
 	for _, path := range websocketPaths {
 		line := a.tryUpgrade(path)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -40,6 +41,8 @@ type run struct {
 	report   *Report
 	roots    *x509.CertPool
 	own      preflight
+	crlError error // of Target.FetchCRLs
+	quiet    bool  // makes no other connections to name a cause
 }
 
 func (r *run) prepare() {
@@ -47,6 +50,10 @@ func (r *run) prepare() {
 	r.roots = x509.NewCertPool()
 	for _, c := range r.target.Roots {
 		r.roots.AddCert(c)
+	}
+	if r.target.FetchCRLs != nil {
+		crls, err := r.target.FetchCRLs(r.ctx)
+		r.target.CRLs, r.crlError = slices.Concat(r.target.CRLs, crls), err
 	}
 	r.own = examine(r.target)
 }
@@ -63,37 +70,46 @@ func (r *run) refuse(err error) {
 	r.adopt(&attempt{run: r, ledger: l})
 }
 
-// verify runs the steps. Where version 5 was refused, or answered with silence,
-// it finds out whether 3.1.1 does better.
+// verify runs the steps, then the checks of a negative run.
 func (r *run) verify() {
+	a := r.positive()
+	r.adopt(a)
+	if r.target.Negative {
+		r.negate(a)
+		r.report.Verdict = verdictOf(r.report)
+	}
+}
+
+// positive runs the steps. Where version 5 was refused, or answered with silence,
+// it finds out whether 3.1.1 does better.
+func (r *run) positive() *attempt {
 	if r.target.Version == Version311 {
-		r.adopt(r.attempt(mqtt311))
-		return
+		return r.attempt(mqtt311)
 	}
 	a := r.attempt(mqtt5)
 	if !a.doubtsVersion() {
-		r.adopt(a)
-		return
+		return a
 	}
 	b := r.attempt(mqtt311)
 	speaks := b.answered && !unsupportedVersion(b.code)
 	switch auto := r.target.Version == VersionAuto; {
 	case auto && speaks:
 		b.note(diagnose(CodeMQTT3Only, StepConnack, a.versionFacts()))
-		r.adopt(b)
+		return b
 	case auto && b.refusal != nil && b.refusal.Alert != 0: // clearer than silence
-		r.adopt(b)
+		return b
 	case speaks:
 		a.blameVersion()
-		r.adopt(a)
-	default:
-		r.adopt(a)
 	}
+	return a
 }
 
 // adopt takes over what an attempt saw as the report.
 func (r *run) adopt(a *attempt) {
 	a.settleSilence()
+	if r.crlError != nil {
+		a.note(a.diagnosis(CodeCRLUnavailable, StepVerify, facts{"error": errorText(r.crlError)}))
+	}
 	a.seal()
 	p := r.report
 	p.Steps, p.Diagnosis = a.steps, a.diagnoses
@@ -104,18 +120,32 @@ func (r *run) adopt(a *attempt) {
 	p.Verdict = verdictOf(p)
 }
 
-// verdictOf judges a report: fail when a step failed or an error was diagnosed.
+// verdictOf judges a report: fail when a step failed, an error was diagnosed or a
+// check failed; inconclusive when none did, but something could not be decided.
 func verdictOf(p *Report) Verdict {
-	if p.Failed() != nil {
+	if p.Failed() != nil || p.hasError() {
 		return VerdictFail
 	}
-	for _, d := range p.Diagnosis {
-		if d.Severity == SeverityError {
+	undecided := p.Has(CodeInterrupted) || p.Has(CodeCRLUnavailable)
+	for _, c := range p.Checks {
+		switch c.Result {
+		case CheckFail:
 			return VerdictFail
+		case CheckInconclusive:
+			undecided = true
 		}
 	}
-	if p.Has(CodeInterrupted) {
+	if undecided {
 		return VerdictInconclusive
 	}
 	return VerdictPass
+}
+
+func (r *Report) hasError() bool {
+	for _, d := range r.Diagnosis {
+		if d.Severity == SeverityError {
+			return true
+		}
+	}
+	return false
 }
