@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/listeners"
@@ -21,6 +22,7 @@ type broker struct {
 	deny     func(cl *mqtt.Client, pk packets.Packet) bool
 	acl      func(topic string, write bool) bool
 	settings func(*mqtt.Capabilities)
+	wss      bool // MQTT over WebSocket, on any path
 }
 
 // start runs the broker until the test ends and returns its URL.
@@ -38,18 +40,42 @@ func (b broker) start(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().String()
-	if b.tls != nil {
-		listener = tls.NewListener(listener, b.tls)
+	address, url := listener.Addr().String(), "mqtts://"
+	var serve listeners.Listener
+	if b.wss {
+		listener.Close()
+		url = "wss://"
+		serve = listeners.NewWebsocket(listeners.Config{ID: "wss", Address: address, TLSConfig: b.tls})
+	} else {
+		if b.tls != nil {
+			listener = tls.NewListener(listener, b.tls)
+		}
+		serve = listeners.NewNet("mqtts", listener)
 	}
-	if err := server.AddListener(listeners.NewNet("mqtts", listener)); err != nil {
+	if err := server.AddListener(serve); err != nil {
 		t.Fatal(err)
 	}
 	if err := server.Serve(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
-	return "mqtts://" + address
+	if b.wss {
+		awaitListener(t, address)
+	}
+	return url + address
+}
+
+// awaitListener waits until address takes connections.
+func awaitListener(t testing.TB, address string) {
+	t.Helper()
+	for range 500 {
+		if c, err := net.Dial("tcp", address); err == nil {
+			c.Close()
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("nothing listens on %s", address)
 }
 
 type accessHook struct {

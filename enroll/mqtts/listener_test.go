@@ -1,14 +1,10 @@
 package mqtts_test
 
 import (
-	"bufio"
 	"crypto/tls"
-	"io"
 	"net"
-	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fleetca/fleetca/enroll/mqtts"
 )
@@ -56,22 +52,6 @@ func TestListeners(t *testing.T) {
 			expect(t, verify(t, f.target(c.url)), c.step, c.code)
 		})
 	}
-}
-
-// TestWebsocket has a listener that takes the upgrade to MQTT on one path.
-func TestWebsocket(t *testing.T) {
-	f := newFleet(t)
-	url := listen(t, overTLS(f.mutual(), func(c *tls.Conn) {
-		request, err := http.ReadRequest(bufio.NewReader(c))
-		answer := "HTTP/1.1 400 Bad Request\r\n\r\n"
-		if err == nil && request.URL.Path == "/ws" && request.Header.Get("Sec-WebSocket-Protocol") == "mqtt" {
-			answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-		}
-		io.WriteString(c, answer)
-	}))
-	target := f.target(url)
-	target.StepTimeout = 300 * time.Millisecond
-	expect(t, verify(t, target), mqtts.StepConnack, mqtts.CodeWebsocketListener)
 }
 
 // TestRefusedHello checks what the broker would have taken, and a key that takes

@@ -12,9 +12,12 @@ import (
 // probeTimeout bounds the wait for an answer to the plaintext probe.
 const probeTimeout = 1500 * time.Millisecond
 
-// wantsProbe tells an attempt that got not a byte of TLS.
+// wantsProbe tells an attempt that got not a byte of TLS: nothing at all or, where
+// a WebSocket was asked for, HTTP.
 func (a *attempt) wantsProbe() bool {
-	return a.step() == StepClientHello && a.stopped && len(a.wire.first()) == 0 && a.ctx.Err() == nil
+	head := a.wire.first()
+	nothing := len(head) == 0 || a.endpoint.websocket() && begins(head, "HTTP/")
+	return a.step() == StepClientHello && a.stopped && nothing && a.ctx.Err() == nil
 }
 
 // probe connects again and sends a CONNECT without TLS, without credentials and
@@ -31,8 +34,7 @@ func (a *attempt) probe() {
 	if _, err := w.Write(a.plaintextHello(w)); err != nil {
 		return
 	}
-	r := bufio.NewReader(io.LimitReader(w, 4<<10))
-	f, err := readFrame(r)
+	f, err := readFrame(bufio.NewReader(io.LimitReader(w, 4<<10)))
 	if err == nil && f.kind == typeConnack {
 		_, _ = w.Write(encodeDisconnect()) // a goodbye
 	}
@@ -62,7 +64,7 @@ func (a *attempt) rediagnose(head []byte) {
 	code, answer := speaks(head)
 	a.explain(code, facts{"answer": answer})
 	s := &a.steps[a.current]
-	s.Detail = printable("not TLS: the listener answers a plaintext CONNECT with "+answer, 300)
+	s.Detail = printable("not TLS: the listener answers without it: "+answer, 300)
 }
 
 // notTLS explains a listener that answered the ClientHello in another protocol.

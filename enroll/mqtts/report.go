@@ -13,7 +13,7 @@ type Report struct {
 	DurationMs float64      `json:"durationMs"` // of the whole run
 	Steps      []Step       `json:"steps"`      // always the eight, in order
 	Diagnosis  []Diagnosis  `json:"diagnosis"`  // causes; errors first
-	Checks     []Check      `json:"checks"`     // of a negative run, always the ten, in order; empty otherwise
+	Checks     []Check      `json:"checks"`     // of a negative run the ten, in order; empty otherwise
 
 	TLS               *TLS               `json:"tls,omitempty"`               // once the broker answered with TLS
 	MQTT              *MQTT              `json:"mqtt,omitempty"`              // once CONNECT was sent over an accepted channel

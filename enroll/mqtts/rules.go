@@ -42,7 +42,7 @@ var rules = map[Code]rule{
 		"Register the broker under an address that the verifier may reach."},
 
 	CodePlaintextListener: {failure,
-		"{address} speaks plaintext MQTT: it answered a CONNECT without TLS ({answer}).",
+		"{address} speaks plaintext MQTT: it answers without TLS ({answer}).",
 		"Use the broker's TLS port (8883 by default), or give this listener a certificate and key. Do not let devices use it as it is."},
 	CodeNotMQTTHTTP: {failure,
 		"{address} speaks HTTP, not MQTT: {answer}.",

@@ -66,8 +66,12 @@ func checkReport(t *testing.T, r *mqtts.Report) {
 	if failed && errs == 0 || errs > 3 {
 		t.Errorf("failed %v with %d errors: %+v", failed, errs, r.Diagnosis)
 	}
-	if (r.Verdict == mqtts.VerdictFail) != (errs > 0) {
-		t.Errorf("verdict %s with %d errors", r.Verdict, errs)
+	failed = errs > 0
+	for _, c := range r.Checks {
+		failed = failed || c.Result == mqtts.CheckFail
+	}
+	if (r.Verdict == mqtts.VerdictFail) != failed {
+		t.Errorf("verdict %s with %d errors, checks %+v", r.Verdict, errs, r.Checks)
 	}
 	raw, err := json.Marshal(r)
 	if err != nil {
@@ -394,6 +398,33 @@ func TestInvalidTarget(t *testing.T) {
 				t.Errorf("%+v", r)
 			}
 		})
+	}
+}
+
+func TestParseURL(t *testing.T) {
+	good := map[string]mqtts.Endpoint{
+		"wss://b":                   {Scheme: "wss", Host: "b", Port: 443, Path: "/"},
+		"WSS://b:8084/mqtt":         {Scheme: "wss", Host: "b", Port: 8084, Path: "/mqtt"},
+		"wss://[::1]:8084/a/b?c=@d": {Scheme: "wss", Host: "::1", Port: 8084, Path: "/a/b?c=@d"},
+		"wss://10.0.0.1?x":          {Scheme: "wss", Host: "10.0.0.1", Port: 443, Path: "/?x"},
+		"broker":                    {Scheme: "mqtts", Host: "broker", Port: 8883},
+	}
+	for in, want := range good {
+		if got, err := mqtts.ParseURL(in); err != nil || got != want {
+			t.Errorf("%q: %+v, %v; want %+v", in, got, err, want)
+		}
+	}
+	bad := map[string]string{
+		"ws://b/mqtt": "wss://b/mqtt", "ws://b:80/x": "wss://b/x", "wss://u:p@b/": "password", "wss://b/a b": "spaces", "wss://b/#x": "fragment",
+		"wss://b/a\r\nHost: c": "ASCII", "wss://": "mqtts://", "wss:///mqtt": "broker", "wss://b:0/": "port", "tcp://b:1883": "mqtts://b",
+	}
+	for in, want := range bad {
+		if _, err := mqtts.ParseURL(in); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q in it", in, err, want)
+		}
+	}
+	if _, _, err := mqtts.SplitURL("wss://b/mqtt"); err == nil {
+		t.Error("wss:// is taken as MQTTS")
 	}
 }
 
