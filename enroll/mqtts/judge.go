@@ -238,7 +238,11 @@ func hasUsage(c *x509.Certificate, usage x509.ExtKeyUsage) bool {
 
 // text sums up a certificate that was found good.
 func (j *judgement) text() string {
-	return fmt.Sprintf("%s, issued below %s, %s left", subjectOf(j.leaf), subjectOf(j.anchor()), span(j.leaf.NotAfter.Sub(j.now)))
+	s := fmt.Sprintf("%s, issued below %s, %s left", subjectOf(j.leaf), subjectOf(j.anchor()), span(j.leaf.NotAfter.Sub(j.now)))
+	if j.staple != StapleNone {
+		s += ", staple " + string(j.staple)
+	}
+	return s
 }
 
 func (j *judgement) anchor() *x509.Certificate {
