@@ -25,7 +25,7 @@ type revocationStatus struct {
 	covered bool // some CRL is from its issuer
 	fresh   bool // and one of those has not expired
 	expired time.Time
-	entry   *x509.RevocationListEntry // nil: not revoked
+	entry   *revocation // nil: not revoked
 }
 
 // statusOf looks cert up in the CRLs of its issuer. A nil issuer leaves the CRLs'
@@ -39,16 +39,18 @@ func statusOf(cert, issuer *x509.Certificate, crls []*x509.RevocationList, now t
 		if issuer != nil && issuer.CheckSignature(crl.SignatureAlgorithm, crl.RawTBSRevocationList, crl.Signature) != nil {
 			continue // of another authority with the same name
 		}
+		e, err := findRevocation(crl, cert.SerialNumber)
+		if err != nil {
+			continue // says nothing
+		}
 		s.covered = true
 		if crl.NextUpdate.IsZero() || now.Before(crl.NextUpdate) {
 			s.fresh = true
 		} else if crl.NextUpdate.After(s.expired) {
 			s.expired = crl.NextUpdate
 		}
-		for i := range crl.RevokedCertificateEntries {
-			if e := &crl.RevokedCertificateEntries[i]; e.SerialNumber.Cmp(cert.SerialNumber) == 0 {
-				s.entry = e
-			}
+		if e != nil {
+			s.entry = e
 		}
 	}
 	return s
@@ -65,8 +67,8 @@ func (j *judgement) checkRevocation() {
 		switch {
 		case s.entry != nil:
 			fs["serial"] = serialOf(c)
-			fs["time"] = stamp(s.entry.RevocationTime)
-			fs["reason"] = revocationReason(s.entry.ReasonCode)
+			fs["time"] = stamp(s.entry.at)
+			fs["reason"] = revocationReason(s.entry.reason)
 			j.find(CodeServerRevoked, fs)
 		case !s.covered:
 			j.find(CodeCRLNotCovering, fs)

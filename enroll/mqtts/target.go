@@ -50,7 +50,8 @@ type Target struct {
 	// Certificate is the client's certificate, chain and key. Nil sends none.
 	Certificate *tls.Certificate
 	// CRLs are held against the broker's chain (which fails when it is
-	// revoked) and our own certificate (to explain a refusal).
+	// revoked) and our own certificate (to explain a refusal). Of their entries
+	// those in Raw count; ParseCRL leaves them there.
 	CRLs []*x509.RevocationList
 	// FetchCRLs, when set, is called once, within the run's timeout, for more of
 	// them. When it fails the run goes on, and cannot pass: at best it is
