@@ -176,3 +176,6 @@ func sortDiagnoses(ds []Diagnosis) []Diagnosis {
 	}
 	return kept
 }
+
+// undecided tells a code that leaves a run without a verdict of its own.
+func undecided(c Code) bool { return c == CodeInterrupted || c == CodeCRLUnavailable }

@@ -126,16 +126,16 @@ func verdictOf(p *Report) Verdict {
 	if p.Failed() != nil || p.hasError() {
 		return VerdictFail
 	}
-	undecided := p.Has(CodeInterrupted) || p.Has(CodeCRLUnavailable)
+	open := slices.ContainsFunc(p.Diagnosis, func(d Diagnosis) bool { return undecided(d.Code) })
 	for _, c := range p.Checks {
 		switch c.Result {
 		case CheckFail:
 			return VerdictFail
 		case CheckInconclusive:
-			undecided = true
+			open = true
 		}
 	}
-	if undecided {
+	if open {
 		return VerdictInconclusive
 	}
 	return VerdictPass
