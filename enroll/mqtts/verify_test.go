@@ -16,14 +16,11 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
-	"go.uber.org/goleak"
 
 	"github.com/fleetca/fleetca/enroll/mqtts"
 )
 
 var unfilled = regexp.MustCompile(`\{[a-z]+\}`)
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // versions are the cells that a refusal must be told apart in.
 var versions = []struct {
@@ -44,6 +41,7 @@ func verify(t *testing.T, target mqtts.Target) *mqtts.Report {
 
 func checkReport(t *testing.T, r *mqtts.Report) {
 	t.Helper()
+	noteProduced(r)
 	if len(r.Steps) != 8 {
 		t.Fatalf("%d steps", len(r.Steps))
 	}

@@ -1,0 +1,10 @@
+package mqtts
+
+import (
+	"maps"
+	"slices"
+)
+
+// Codes returns every code that there is, for the tests of the package from
+// outside.
+func Codes() []Code { return slices.Sorted(maps.Keys(rules)) }
