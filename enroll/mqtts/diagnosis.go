@@ -30,7 +30,7 @@ const maxErrors = 3
 // A Code names a cause. Codes are stable.
 type Code string
 
-// Codes of the target and of TCP.
+// Codes of the target and its TCP port.
 const (
 	CodeTrustBundleUnreadable Code = "trust_bundle_unreadable"
 	CodeInvalidTarget         Code = "invalid_target"
