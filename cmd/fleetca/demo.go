@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -111,6 +112,8 @@ type endpoints struct {
 	MQTTS         string       `json:"mqtts"`
 	AdminToken    string       `json:"adminToken"`
 	FactoryToken  string       `json:"factoryToken"`
+	User          string       `json:"user"` // of the dashboard, an admin
+	Password      string       `json:"password"`
 	Broker        string       `json:"broker"`
 	BrokerSerials serialChange `json:"brokerSerials"`
 	WorkOrder     string       `json:"workOrder"`
@@ -251,7 +254,25 @@ func (d *demo) startServer(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
+	if err := d.addUser(ctx); err != nil {
+		return "", err
+	}
 	return fmt.Sprintf("people %s, machines %s, status %s", d.endpoints.People, d.endpoints.Machines, d.endpoints.Status), nil
+}
+
+// demoUser is who signs in to the demo's dashboard.
+const demoUser = "demo"
+
+// addUser adds the user, or gives it a new password in a folder that was used
+// before.
+func (d *demo) addUser(ctx context.Context) error {
+	call := enroll.Call{Principal: enroll.Principal{Name: localUser()}}
+	d.endpoints.User, d.endpoints.Password = demoUser, rand.Text()
+	_, err := d.server.service.AddUser(ctx, call, enroll.NewUser{Name: demoUser, Role: enroll.RoleAdmin, Password: enroll.Secret(d.endpoints.Password)})
+	if errors.Is(err, ca.IsKind(enroll.KindConflict)) {
+		_, err = d.server.service.ResetPassword(ctx, call, demoUser, enroll.Secret(d.endpoints.Password))
+	}
+	return err
 }
 
 // A deafDriver is a broker's driver that can be made to ignore CRLs.

@@ -125,7 +125,8 @@ broker's certificate was rotated under them, one was revoked and seen refused.
   people      %s       machines %s
   status      %s/crl/bundle.pem, /readyz, /metrics
   broker      %s
-  login       Authorization: Bearer %s
+  dashboard   %s, user %s, password %s
+  token       Authorization: Bearer %s
 
 Go on by hand, in that folder (endpoints.json holds all of this):
 
@@ -133,7 +134,7 @@ Go on by hand, in that folder (endpoints.json holds all of this):
   mosquitto_pub -h %s -p %s --cafile trust-bundle.pem --cert devices/%s/chain.pem --key devices/%s/key.pem -q 1 -t devices/%s/hello -m hi
   fleetca verify %s --ca trust-bundle.pem --cert devices/%s/chain.pem --key devices/%s/key.pem --crl crl.pem   (revoked: it fails)
 
-`, len(e.Devices), d.cfg.data, e.People, e.Machines, e.Status, e.MQTTS, e.AdminToken, e.AdminToken, e.People,
+`, len(e.Devices), d.cfg.data, e.People, e.Machines, e.Status, e.MQTTS, e.People, e.User, e.Password, e.AdminToken, e.AdminToken, e.People,
 		name, port, good, good, good, e.MQTTS, e.RevokedDevice, e.RevokedDevice)
 }
 
