@@ -54,6 +54,7 @@ type API struct {
 	metrics  *metrics
 	failures *failures
 	ready    readiness
+	unusable func() []string // issuers whose key cannot be used
 	routes   []Route
 	document func() []byte // OpenAPI
 }
@@ -85,6 +86,7 @@ func New(cfg Config) *API {
 		service: cfg.Service, pages: cfg.Pages, log: cfg.Log, now: cfg.Now, workers: cfg.BatchWorkers, inFlight: cfg.InFlight,
 		registry: cfg.Registry, metrics: newMetrics(cfg.Registry),
 		ready:    readiness{ask: cfg.Service.Ready},
+		unusable: cfg.Service.UnusableIssuers,
 		failures: newFailures(cfg.AuthBurst, cfg.AuthRefill, cfg.Now), routes: Routes(),
 		document: sync.OnceValue(OpenAPI),
 	}

@@ -47,11 +47,17 @@ func (a *API) getHealth(w http.ResponseWriter, _ *http.Request) {
 	write(w, http.StatusOK, "application/json", encodeJSON(map[string]string{"status": "ok"}))
 }
 
+// A ready is the answer of a service that takes requests.
+type ready struct {
+	Status          string   `json:"status"`
+	UnusableIssuers []string `json:"unusableIssuers,omitempty"` // whose key cannot be used: they sign nothing, others do
+}
+
 // getReady says whether the service can take requests, or 503.
 func (a *API) getReady(w http.ResponseWriter, r *http.Request) {
 	if err := a.ready.check(r.Context()); err != nil {
 		a.writeError(w, r, &ca.Error{Kind: enroll.KindUnavailable, Message: "not ready: " + err.Error(), Err: err})
 		return
 	}
-	write(w, http.StatusOK, "application/json", encodeJSON(map[string]string{"status": "ready"}))
+	write(w, http.StatusOK, "application/json", encodeJSON(ready{"ready", a.unusable()}))
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -50,14 +51,15 @@ type Authority struct {
 	own   map[string]bool // SHA-256 of the keys of all issuers
 	clock atomic.Int64    // newest time seen, Unix nanoseconds
 
-	mu      sync.RWMutex
-	issuers map[string]*signer
+	mu       sync.RWMutex
+	issuers  map[string]*signer
+	unusable map[string]error // issuers whose key should be here, and why it is not used
 }
 
 // A signer is an issuer with its key at hand.
 type signer struct {
 	Issuer
-	cas       *softcas.SoftCAS    // nil when the key is kept apart
+	cas       *softcas.SoftCAS    // nil when the key is kept apart, or unusable
 	notBefore time.Time           // its chain is valid from here
 	notAfter  time.Time           // to here
 	names     *x509.VerifyOptions // how its chain's name constraints are checked; nil without any
@@ -65,7 +67,8 @@ type signer struct {
 
 // Open returns an Authority whose issuer keys are open and have passed a
 // self-test signature. A key that is missing, locked with another passphrase
-// or not the certificate's is an Error of KindKey that names it.
+// or not the certificate's keeps its issuer from signing, and no other: see
+// Unusable. When no key can be used, that is an Error of KindKey that names one.
 func Open(ctx context.Context, cfg Config) (*Authority, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -79,10 +82,11 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 	if cfg.CRLRenewal > cfg.CRLPeriod/4 {
 		return nil, fmt.Errorf("a CRL every %v is too late for CRLs that are valid for %v: renew at a quarter of it", cfg.CRLRenewal, cfg.CRLPeriod)
 	}
-	a := &Authority{cfg: cfg, own: map[string]bool{}, issuers: map[string]*signer{}}
+	a := &Authority{cfg: cfg, own: map[string]bool{}, issuers: map[string]*signer{}, unusable: map[string]error{}}
 	if !cfg.LastEvent.IsZero() { // the zero time has no UnixNano
 		a.clock.Store(cfg.LastEvent.UnixNano())
 	}
+	usable := false
 	for _, i := range cfg.Issuers {
 		s := &signer{Issuer: i}
 		if i.Purpose == PurposeRoot {
@@ -90,20 +94,60 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 		}
 		a.own[hexSHA256(i.Certificate.RawSubjectPublicKeyInfo)] = true
 		if i.KeyURI != "" {
-			key, err := cfg.Keys.Open(ctx, i.KeyURI, i.Certificate.PublicKey)
-			if err != nil {
-				return nil, fmt.Errorf("issuer %s: %w", i.ID, err)
+			var err error
+			if s.cas, err = cfg.Keys.openSigner(ctx, i); err != nil {
+				a.unusable[i.ID] = fmt.Errorf("issuer %s: %w", i.ID, err)
 			}
-			if s.cas, err = softcas.New(ctx, apiv1.Options{CertificateChain: []*x509.Certificate{i.Certificate}, Signer: key}); err != nil {
-				return nil, fmt.Errorf("issuer %s: %w", i.ID, err)
-			}
+			usable = usable || err == nil
 		}
 		a.issuers[i.ID] = s
 	}
 	if len(a.roots) == 0 {
 		return nil, errors.New("the store holds no root; run fleetca init")
 	}
+	if len(a.unusable) > 0 && !usable {
+		return nil, a.unusable[slices.Min(slices.Collect(maps.Keys(a.unusable)))]
+	}
 	return a, a.checkChains()
+}
+
+// openSigner opens an issuer's key, as what signs.
+func (k Keyring) openSigner(ctx context.Context, i Issuer) (*softcas.SoftCAS, error) {
+	key, err := k.Open(ctx, i.KeyURI, i.Certificate.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	return softcas.New(ctx, apiv1.Options{CertificateChain: []*x509.Certificate{i.Certificate}, Signer: key})
+}
+
+// Unusable returns the issuers whose key should be here and cannot be used, with
+// the reason: Errors of KindKey.
+func (a *Authority) Unusable() map[string]error {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return maps.Clone(a.unusable)
+}
+
+// RetryKeys tries the keys again that could not be used. What Unusable returns
+// then is what is left.
+func (a *Authority) RetryKeys(ctx context.Context) {
+	for id := range a.Unusable() {
+		issuer, err := a.Issuer(id)
+		if err != nil {
+			continue // never: it is one of ours
+		}
+		cas, err := a.cfg.Keys.openSigner(ctx, *issuer)
+		a.mu.Lock()
+		if err != nil {
+			a.unusable[id] = fmt.Errorf("issuer %s: %w", id, err)
+		} else {
+			next := *a.issuers[id]
+			next.cas = cas
+			a.issuers[id] = &next
+			delete(a.unusable, id)
+		}
+		a.mu.Unlock()
+	}
 }
 
 // An Order is what a certificate is asked for. Names come from policy, never
@@ -191,18 +235,26 @@ func (a *Authority) now() (time.Time, error) {
 	return now, nil
 }
 
-// activeFor returns the newest issuer of a purpose that may sign at a time.
+// activeFor returns the newest issuer of a purpose that may sign at a time; an
+// Error of KindKey when the key of one is what is in the way.
 func (a *Authority) activeFor(p Purpose, now time.Time) (*signer, error) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	var best *signer
+	var unusable error
 	for _, s := range a.issuers {
+		if s.Purpose == p && s.State == IssuerActive && a.unusable[s.ID] != nil {
+			unusable = a.unusable[s.ID]
+		}
 		if s.Purpose != p || s.State != IssuerActive || s.cas == nil || now.Before(s.notBefore) || !now.Before(s.notAfter) {
 			continue
 		}
 		if best == nil || s.Certificate.NotBefore.After(best.Certificate.NotBefore) {
 			best = s
 		}
+	}
+	if best == nil && unusable != nil {
+		return nil, unusable
 	}
 	if best == nil {
 		return nil, Errorf(KindIssuerInactive, "profile", "GET /api/v1/issuers shows their states", "no active issuer signs for purpose %s", p)

@@ -32,7 +32,11 @@ var oidIDP = asn1.ObjectIdentifier{2, 5, 29, 28}
 func (a *Authority) PublishCRL(ctx context.Context, issuerID string, scheduled bool) (*CRL, error) {
 	a.mu.RLock()
 	s, ok := a.issuers[issuerID]
+	unusable := a.unusable[issuerID]
 	a.mu.RUnlock()
+	if unusable != nil {
+		return nil, unusable
+	}
 	if !ok || s.cas == nil {
 		return nil, Errorf(KindIssuerInactive, "issuer", "", "issuer %.64q has no key here to sign a CRL with", issuerID)
 	}

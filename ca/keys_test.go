@@ -122,9 +122,37 @@ func TestKeysOpenInFoldersOfAnyName(t *testing.T) {
 	must(t, err)
 }
 
-func TestAnIssuerWhoseKeyDoesNotOpenIsNamed(t *testing.T) {
+// TestAnIssuerWhoseKeyDoesNotOpenIsDisabledAlone: it signs nothing, is named,
+// and is tried again; the others sign. An authority without any key is none.
+func TestAnIssuerWhoseKeyDoesNotOpenIsDisabledAlone(t *testing.T) {
 	t.Parallel()
-	_, err := openFixture(t, with("broker", func(i *ca.Issuer) { i.KeyURI = "testkms:name=none" }))
+	const late = "testkms:name=late"
+	var uri string
+	f := newFixture(t, with("broker", func(i *ca.Issuer) { uri, i.KeyURI = i.KeyURI, late }))
+	unusable := f.ca.Unusable()
+	if err := unusable["broker"]; len(unusable) != 1 || err == nil || !strings.HasPrefix(err.Error(), "issuer broker: ") {
+		t.Fatalf("unusable: %v", unusable)
+	}
+	_, err := f.ca.Issue(f.ctx, f.order("broker"))
+	wantKind(t, err, ca.KindKey, "")
+	_, err = f.ca.PublishCRL(f.ctx, "broker", true)
+	wantKind(t, err, ca.KindKey, "")
+	f.issue(f.order("device"))
+	f.publish("device", true)
+	f.ca.RetryKeys(f.ctx)
+	if len(f.ca.Unusable()) != 1 {
+		t.Error("a key that is still not there was found")
+	}
+	key, _ := kept.Load(uri)
+	kept.Store(late, key)
+	f.ca.RetryKeys(f.ctx)
+	if got := f.ca.Unusable(); len(got) != 0 {
+		t.Fatalf("unusable: %v", got)
+	}
+	f.issue(f.order("broker"))
+	f.publish("broker", true)
+
+	_, err = openFixture(t, with("broker", func(i *ca.Issuer) { i.KeyURI = "testkms:name=none" }), with("device", func(i *ca.Issuer) { i.KeyURI = "testkms:name=none" }))
 	if wantKind(t, err, ca.KindKey, ""); !strings.HasPrefix(err.Error(), "issuer broker: ") {
 		t.Errorf("the error says %q", err)
 	}
@@ -132,16 +160,9 @@ func TestAnIssuerWhoseKeyDoesNotOpenIsNamed(t *testing.T) {
 
 func TestAKeyThatFailsItsSelfTestDoesNotOpen(t *testing.T) {
 	t.Parallel()
-	_, err := openFixture(t, with("device", func(i *ca.Issuer) {
-		key := &faultyKey{Signer: newKey(t)}
-		key.broken.Store(true)
-		i.Certificate = sign(t, caTemplate("Faulty"), nil, newKey(t), nil)
-		i.KeyURI = keepKey(key)
-	}))
-	wantKind(t, err, ca.KindKey, "")
 	key := &faultyKey{Signer: newKey(t)}
 	key.broken.Store(true)
-	_, err = ca.Keyring{}.Open(t.Context(), keepKey(key), key.Public())
+	_, err := ca.Keyring{}.Open(t.Context(), keepKey(key), key.Public())
 	if wantKind(t, err, ca.KindKey, ""); !strings.Contains(err.Error(), "self-test") {
 		t.Errorf("the error says %q", err)
 	}

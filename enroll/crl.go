@@ -144,10 +144,15 @@ func (s *Service) PublishScheduledCRLs(ctx context.Context) error {
 }
 
 // publishDue publishes every CRL that is due. An issuer that fails does not
-// hold up the others.
+// hold up the others; one whose key cannot be used is logged.
 func (s *Service) publishDue(ctx context.Context) (published bool, err error) {
 	var errs []error
+	unusable := s.ca.Unusable()
 	for _, i := range s.ca.Issuers() {
+		if err := unusable[i.ID]; err != nil {
+			s.log.ErrorContext(ctx, "an issuer's key cannot be used: it signs no certificates and no CRLs", "issuer", i.ID, "error", err)
+			continue
+		}
 		due, err := s.ca.CRLDue(ctx, i.ID)
 		if err == nil && due {
 			_, err = s.ca.PublishCRL(ctx, i.ID, true)

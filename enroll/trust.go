@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -55,6 +57,9 @@ func (s *Service) Issuers(context.Context) ([]IssuerView, error) {
 	}
 	return views, nil
 }
+
+// UnusableIssuers returns the issuers whose key cannot be used, in their order.
+func (s *Service) UnusableIssuers() []string { return slices.Sorted(maps.Keys(s.ca.Unusable())) }
 
 // IssuerCertificate returns an issuer's certificate.
 func (s *Service) IssuerCertificate(_ context.Context, id string) (*x509.Certificate, error) {

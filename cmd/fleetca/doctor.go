@@ -212,15 +212,20 @@ func (d *doctor) keys(ctx context.Context) (string, error) {
 		return "", err
 	}
 	opened := 0
+	var errs []error
 	ring := ca.Keyring{Dir: string(d.dir), Passphrase: passphrase}
 	for _, i := range d.issuers {
 		if i.KeyURI == "" {
 			continue
 		}
 		if _, err := ring.Open(ctx, i.KeyURI, i.Certificate.PublicKey); err != nil {
-			return "", fmt.Errorf("issuer %s: %w", i.ID, err)
+			errs = append(errs, fmt.Errorf("issuer %s: %w", i.ID, err))
+			continue
 		}
 		opened++
+	}
+	if len(errs) > 0 {
+		return "", errors.Join(errs...)
 	}
 	return fmt.Sprintf("%d keys open and sign", opened), nil
 }

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 )
 
@@ -23,6 +25,7 @@ type fleetCollector struct {
 
 var (
 	issuerNotAfter = prometheus.NewDesc("fleetca_issuer_not_after_timestamp_seconds", "notAfter of an issuer's certificate.", []string{"issuer"}, nil)
+	issuerUsable   = prometheus.NewDesc("fleetca_issuer_usable", "Whether the key of an issuer that signs here can be used.", []string{"issuer"}, nil)
 	brokerNotAfter = prometheus.NewDesc("fleetca_broker_not_after_timestamp_seconds", "notAfter of the newest certificate issued to a broker.", []string{"broker"}, nil)
 	brokerVerified = prometheus.NewDesc("fleetca_broker_verified", "Whether the last verification of a broker passed.", []string{"broker"}, nil)
 	unproven       = prometheus.NewDesc("fleetca_revocations_unproven", "Revocations whose refusal was not seen at every broker, among those this server works on.", nil, nil)
@@ -30,7 +33,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c *fleetCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{issuerNotAfter, brokerNotAfter, brokerVerified, unproven} {
+	for _, d := range []*prometheus.Desc{issuerNotAfter, issuerUsable, brokerNotAfter, brokerVerified, unproven} {
 		out <- d
 	}
 }
@@ -48,8 +51,17 @@ func (c *fleetCollector) Collect(out chan<- prometheus.Metric) {
 	if err != nil {
 		c.log.Error("metrics of issuers", "err", err)
 	}
+	unusable := c.service.UnusableIssuers()
 	for _, i := range issuers {
 		gauge(issuerNotAfter, float64(i.NotAfter.Unix()), i.ID)
+		if i.Purpose == ca.PurposeRoot {
+			continue // its key is not here
+		}
+		usable := 1.0
+		if slices.Contains(unusable, i.ID) {
+			usable = 0
+		}
+		gauge(issuerUsable, usable, i.ID)
 	}
 	brokers, _, err := c.service.Brokers(ctx, enroll.Page{Limit: 500})
 	if err != nil {

@@ -34,7 +34,7 @@ of this authority and checks CRLs on every handshake.
 
 SIGHUP reads the configuration again: log-level takes effect, for anything else
 the log says that a restart is needed; a server certificate that is due is
-renewed. SIGTERM stops in order.`,
+renewed, and an issuer's key that could not be used is tried again. SIGTERM stops in order.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.data == "" {
@@ -152,6 +152,10 @@ func reload(cmd *cobra.Command, s *server, threshold *slog.LevelVar) {
 		if err := cmd.Flags().Set(key, value); err != nil {
 			s.cfg.log.Error("configuration not reloaded", "key", key, "err", err)
 		}
+	}
+	s.authority.RetryKeys(cmd.Context())
+	for id, err := range s.authority.Unusable() {
+		s.cfg.log.Error("an issuer's key cannot be used", "issuer", id, "err", err)
 	}
 	if err := s.identity.ensure(cmd.Context()); err != nil {
 		s.cfg.log.Error("renew the server's certificate", "err", err)
