@@ -32,10 +32,13 @@ const maxOrganization = 64 // ub-organization-name, RFC 5280, appendix A.1
 
 // InitConfig says where a new hierarchy's keys go.
 type InitConfig struct {
-	Dir          string // issuer keys go to Dir/keys
-	RootKeyPath  string // where the root's key goes, apart from Dir/keys
-	Passphrase   []byte // encrypts every key file
-	Organization string // O of the subjects, at most 64 characters; none when empty
+	Dir         string // issuer keys go to Dir/keys
+	RootKeyPath string // where the root's key goes, apart from Dir/keys
+	Passphrase  []byte // encrypts every key file; none is needed without any
+	// RootKMS and IssuerKMS are URIs of key stores to make keys inside, in
+	// place of files; see Keyring.Make. PIN is Keyring's.
+	RootKMS, IssuerKMS, PIN string
+	Organization            string // O of the subjects, at most 64 characters; none when empty
 	// RootCertificate is a root that exists already; one is made when nil. Its
 	// key is opened by RootKeyURI with RootPassphrase, is not written anywhere,
 	// and RootKeyPath has no meaning then.
@@ -55,16 +58,24 @@ func (c InitConfig) keyPath(p Purpose) string { return filepath.Join(c.Dir, keyF
 type Hierarchy struct {
 	Issuers []Issuer
 	CRLs    []*CRL
+	// RootKeyURI is of the root's key, where it was made in a key store.
+	RootKeyURI string
 }
 
 // Root returns the root's certificate.
 func (h *Hierarchy) Root() *x509.Certificate { return h.Issuers[0].Certificate }
 
+// KeyFiles reports whether Initialize makes any key files.
+func (c InitConfig) KeyFiles() bool {
+	return c.IssuerKMS == "" || c.RootCertificate == nil && c.RootKMS == ""
+}
+
 // Initialize makes a root, an issuer for devices and one for brokers and
-// servers, each with a P-256 key in an encrypted file, and their first CRLs.
+// servers, each with a P-256 key in an encrypted file or in a key store, and
+// their first CRLs.
 // Key files that exist already are an error; nothing is overwritten.
 func Initialize(ctx context.Context, cfg InitConfig) (*Hierarchy, error) {
-	if len(cfg.Passphrase) == 0 {
+	if len(cfg.Passphrase) == 0 && cfg.KeyFiles() {
 		return nil, errors.New("key files need a passphrase")
 	}
 	if n := utf8.RuneCountInString(cfg.Organization); n > maxOrganization {
@@ -75,8 +86,11 @@ func Initialize(ctx context.Context, cfg InitConfig) (*Hierarchy, error) {
 	}
 	var id [2]byte
 	rand.Read(id[:])
-	paths := []string{cfg.keyPath(PurposeDevice), cfg.keyPath(PurposeBroker)}
-	if cfg.RootCertificate == nil {
+	var paths []string
+	if cfg.IssuerKMS == "" {
+		paths = []string{cfg.keyPath(PurposeDevice), cfg.keyPath(PurposeBroker)}
+	}
+	if cfg.RootCertificate == nil && cfg.RootKMS == "" {
 		paths = append(paths, cfg.RootKeyPath)
 	}
 	for _, path := range paths {
@@ -86,11 +100,11 @@ func Initialize(ctx context.Context, cfg InitConfig) (*Hierarchy, error) {
 	}
 	b := &builder{cfg: cfg, now: cfg.Now(), suffix: hex.EncodeToString(id[:])}
 
-	root, rootKey, err := b.root(ctx)
+	root, rootKey, rootURI, err := b.root(ctx)
 	if err != nil {
 		return nil, err
 	}
-	h := &Hierarchy{Issuers: []Issuer{{ID: "root", Purpose: PurposeRoot, State: IssuerActive, Certificate: root, Parent: "root"}}}
+	h := &Hierarchy{RootKeyURI: rootURI, Issuers: []Issuer{{ID: "root", Purpose: PurposeRoot, State: IssuerActive, Certificate: root, Parent: "root"}}}
 	keys := map[string]crypto.Signer{"root": rootKey}
 	for _, kind := range []struct {
 		purpose Purpose
@@ -101,7 +115,7 @@ func Initialize(ctx context.Context, cfg InitConfig) (*Hierarchy, error) {
 		{PurposeBroker, "Broker issuing CA", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}},
 	} {
 		id := string(kind.purpose)
-		key, err := createKeyFile(ctx, cfg.keyPath(kind.purpose), cfg.Passphrase)
+		key, keyURI, err := b.key(ctx, cfg.IssuerKMS, id, cfg.keyPath(kind.purpose), "softkms:path="+keyFile(kind.purpose))
 		if err != nil {
 			return nil, fmt.Errorf("make the %s issuer's key: %w", id, err)
 		}
@@ -110,7 +124,7 @@ func Initialize(ctx context.Context, cfg InitConfig) (*Hierarchy, error) {
 			return nil, err
 		}
 		keys[id] = key
-		h.Issuers = append(h.Issuers, Issuer{ID: id, Purpose: kind.purpose, State: IssuerActive, Certificate: cert, Parent: "root", KeyURI: "softkms:path=" + keyFile(kind.purpose)})
+		h.Issuers = append(h.Issuers, Issuer{ID: id, Purpose: kind.purpose, State: IssuerActive, Certificate: cert, Parent: "root", KeyURI: keyURI})
 	}
 	for _, i := range h.Issuers {
 		crl, err := b.firstCRL(ctx, i, keys[i.ID])
@@ -122,17 +136,28 @@ func Initialize(ctx context.Context, cfg InitConfig) (*Hierarchy, error) {
 	return h, nil
 }
 
-// root makes the root, or opens the one that is given.
-func (b *builder) root(ctx context.Context) (*x509.Certificate, crypto.Signer, error) {
+// root makes the root, or opens the one that is given. The URI is of its key in
+// a key store; empty for others.
+func (b *builder) root(ctx context.Context) (*x509.Certificate, crypto.Signer, string, error) {
 	if b.cfg.RootCertificate != nil {
-		return b.ownRoot(ctx, b.cfg.RootCertificate)
+		root, key, err := b.ownRoot(ctx, b.cfg.RootCertificate)
+		return root, key, "", err
 	}
-	key, err := createKeyFile(ctx, b.cfg.RootKeyPath, b.cfg.Passphrase)
+	key, keyURI, err := b.key(ctx, b.cfg.RootKMS, "root", b.cfg.RootKeyPath, "")
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the root's key: %w", err)
+		return nil, nil, "", fmt.Errorf("make the root's key: %w", err)
 	}
 	root, err := b.selfSign(key)
-	return root, key, err
+	return root, key, keyURI, err
+}
+
+// key makes a key: in a key store, or without one in a file, whose URI is given.
+func (b *builder) key(ctx context.Context, storeURI, id, path, fileURI string) (crypto.Signer, string, error) {
+	if storeURI != "" {
+		return Keyring{PIN: b.cfg.PIN}.Make(ctx, storeURI, "fleetca-"+id+"-"+b.suffix)
+	}
+	key, err := createKeyFile(ctx, path, b.cfg.Passphrase)
+	return key, fileURI, err
 }
 
 // ownRoot opens the key of a root that exists already, once the certificate
@@ -153,7 +178,7 @@ func (b *builder) ownRoot(ctx context.Context, root *x509.Certificate) (*x509.Ce
 	if why != "" {
 		return nil, nil, Errorf(KindKey, "root-cert", "give the certificate of a root CA", "%s %s", root.Subject, why)
 	}
-	key, err := Keyring{Dir: b.cfg.Dir, Passphrase: b.cfg.RootPassphrase}.Open(ctx, b.cfg.RootKeyURI, root.PublicKey)
+	key, err := Keyring{Dir: b.cfg.Dir, Passphrase: b.cfg.RootPassphrase, PIN: b.cfg.PIN}.Open(ctx, b.cfg.RootKeyURI, root.PublicKey)
 	return root, key, err
 }
 

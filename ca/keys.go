@@ -14,7 +14,6 @@ import (
 	"go.step.sm/crypto/kms"
 	kmsapi "go.step.sm/crypto/kms/apiv1"
 	_ "go.step.sm/crypto/kms/softkms" // encrypted key files
-	"go.step.sm/crypto/kms/uri"
 	"go.step.sm/crypto/pemutil"
 )
 
@@ -22,14 +21,15 @@ import (
 type Keyring struct {
 	Dir        string // what a relative path in a softkms URI is relative to
 	Passphrase []byte // of encrypted key files
+	PIN        string // of PKCS #11 tokens whose URI names no pin-source
 }
 
 // Open opens a key and tests it with a signature: it must be the private key
 // of public. Anything else is an Error of KindKey that says which and why.
 func (k Keyring) Open(ctx context.Context, keyURI string, public crypto.PublicKey) (crypto.Signer, error) {
-	u, err := uri.Parse(keyURI)
+	u, err := parseKeyURI(keyURI)
 	if err != nil {
-		return nil, Errorf(KindKey, "", "restore the issuer's row from a backup", "key URI %q: %w", keyURI, err)
+		return nil, err
 	}
 	name := keyURI
 	if path := u.Get("path"); u.Scheme == "softkms" && path != "" {
@@ -38,16 +38,18 @@ func (k Keyring) Open(ctx context.Context, keyURI string, public crypto.PublicKe
 			name = filepath.Join(k.Dir, path)
 		}
 	}
-	km, err := kms.New(ctx, kmsapi.Options{URI: keyURI})
+	km, err := k.store(ctx, u, keyURI)
 	if err != nil {
-		return nil, Errorf(KindKey, "", "build with support for this kind of key store", "key URI %q: %w", keyURI, err)
+		return nil, err
 	}
 	key, err := km.CreateSigner(&kmsapi.CreateSignerRequest{SigningKey: name, Password: k.Passphrase})
 	switch {
 	case errors.As(err, &kmsapi.NotFoundError{}):
-		return nil, Errorf(KindKey, "", "put the key file back, or restore a backup", "key %s is missing: %w", name, err)
+		return nil, Errorf(KindKey, "", "put the key back (a file from a backup, a token into its slot)", "key %s is missing: %w", name, err)
 	case errors.Is(err, x509.IncorrectPasswordError):
 		return nil, Errorf(KindKey, "", "give the passphrase that init was run with (--passphrase-file or FLEETCA_PASSPHRASE)", "the passphrase does not open key %s: %w", name, err)
+	case err != nil && u.Scheme != "softkms":
+		return nil, Errorf(KindKey, "", "see that the key store is the right one, and holds the key", "key %s does not open: %w", name, err)
 	case err != nil:
 		// A wrong passphrase gets here too: one in 256 decrypts to what looks padded.
 		return nil, Errorf(KindKey, "", "give the passphrase that init was run with (--passphrase-file or FLEETCA_PASSPHRASE), let the server read the file, or restore a backup", "key %s does not open: %w", name, err)

@@ -73,8 +73,8 @@ keep it where nobody can change it.`,
 // A written backup is one that was read back.
 type written struct {
 	*store.Backup
-	tried bool     // its keys opened with the passphrase
-	apart []string // issuers whose keys are elsewhere
+	tried bool        // its keys opened
+	apart []ca.Issuer // whose keys are elsewhere
 }
 
 // backUp writes a backup and verifies it.
@@ -86,11 +86,7 @@ func backUp(ctx context.Context, cfg backupConfig) (*written, error) {
 	if _, err := os.Lstat(cfg.out); !errors.Is(err, fs.ErrNotExist) {
 		return nil, usageError(fmt.Errorf("%s exists", cfg.out), "give another name; a backup overwrites nothing")
 	}
-	passphrase, err := d.passphraseAtHand(cfg.passphraseFile)
-	if err != nil {
-		return nil, err
-	}
-	w := &written{tried: passphrase != nil}
+	w := &written{}
 	st, err := store.Open(ctx, store.Config{URL: d.databaseURL(cfg.database)})
 	if err != nil {
 		return nil, err
@@ -104,7 +100,9 @@ func backUp(ctx context.Context, cfg backupConfig) (*written, error) {
 	defer tmp.Close()
 	_, err = st.Backup(ctx, tmp, store.BackupConfig{Program: programVersion(), Files: func(issuers []ca.Issuer) ([]store.BackupFile, error) {
 		w.apart = keysApart(issuers)
-		return d.triedFiles(ctx, issuers, passphrase)
+		files, tried, err := d.triedFiles(ctx, issuers, cfg.passphraseFile)
+		w.tried = tried
+		return files, err
 	}})
 	if err == nil {
 		err = tmp.Sync()
@@ -124,27 +122,27 @@ func backUp(ctx context.Context, cfg backupConfig) (*written, error) {
 	return w, nil
 }
 
-// triedFiles returns the files of a backup, with keys that open with the
-// passphrase unless that is nil.
-func (d dataDir) triedFiles(ctx context.Context, issuers []ca.Issuer, passphrase []byte) ([]store.BackupFile, error) {
-	files, err := d.backupFiles(issuers)
-	if err != nil || passphrase == nil {
-		return files, err
+// triedFiles returns the files of a backup, and whether the keys were tried:
+// they are where what opens them is at hand, and open.
+func (d dataDir) triedFiles(ctx context.Context, issuers []ca.Issuer, passphraseFile string) (files []store.BackupFile, tried bool, err error) {
+	if files, err = d.backupFiles(issuers); err != nil {
+		return nil, false, err
 	}
-	if err := d.tryKeys(ctx, issuers, passphrase); err != nil {
-		return nil, err
+	if tried, err = d.tryKeys(ctx, issuers, passphraseFile); err != nil || !tried {
+		return files, false, err
 	}
 	again, err := d.backupFiles(issuers)
 	if err == nil && !reflect.DeepEqual(files, again) {
 		err = hinted(errors.New("the key files changed while they were read"), "run backup again when the change of the passphrase is over")
 	}
-	return files, err
+	return files, true, err
 }
 
 // The files of a backup besides the keys.
 const (
 	rootCertName    = "root/certificate.pem"
 	trustBundleName = "trust-bundle.pem"
+	rootKeyURIName  = "root/key.uri" // only of a root's key in a token
 )
 
 // backupFiles returns the files of a backup: the key files of the issuers,
@@ -172,21 +170,32 @@ func (d dataDir) backupFiles(issuers []ca.Issuer) ([]store.BackupFile, error) {
 		}
 		files = append(files, store.BackupFile{Name: name, Data: data})
 	}
-	return files, nil
+	data, err := os.ReadFile(d.rootKeyURI())
+	if errors.Is(err, fs.ErrNotExist) {
+		return files, nil
+	}
+	return append(files, store.BackupFile{Name: rootKeyURIName, Data: data}), err
 }
 
-// tryKeys opens every issuer's key, wherever it is.
-func (d dataDir) tryKeys(ctx context.Context, issuers []ca.Issuer, passphrase []byte) error {
-	ring := ca.Keyring{Dir: string(d), Passphrase: passphrase}
+// tryKeys opens every issuer's key, wherever it is, and reports whether it did:
+// not where key files need a passphrase that is not at hand.
+func (d dataDir) tryKeys(ctx context.Context, issuers []ca.Issuer, passphraseFile string) (tried bool, err error) {
+	ring, err := d.keyring(issuers, passphraseFile)
+	if errors.Is(err, errNoPassphrase) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
 	for _, i := range issuers {
 		if i.KeyURI == "" {
 			continue
 		}
 		if _, err := ring.Open(ctx, i.KeyURI, i.Certificate.PublicKey); err != nil {
-			return fmt.Errorf("issuer %s: %w", i.ID, err)
+			return false, fmt.Errorf("issuer %s: %w", i.ID, err)
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // keyFile returns the path of a key file in the data folder. Keys that are
@@ -197,11 +206,11 @@ func keyFile(uri string) (name string, ours bool) {
 }
 
 // keysApart returns the issuers whose keys the server uses and no backup has.
-func keysApart(issuers []ca.Issuer) []string {
-	var apart []string
+func keysApart(issuers []ca.Issuer) []ca.Issuer {
+	var apart []ca.Issuer
 	for _, i := range issuers {
 		if _, ours := keyFile(i.KeyURI); i.KeyURI != "" && !ours {
-			apart = append(apart, i.ID)
+			apart = append(apart, i)
 		}
 	}
 	return apart
@@ -217,17 +226,6 @@ func encryptedKey(data []byte) bool {
 		n++
 	}
 	return n > 0
-}
-
-// passphraseAtHand returns the passphrase where there is one, and nil where
-// none was given.
-func (d dataDir) passphraseAtHand(file string) ([]byte, error) {
-	if file == "" && os.Getenv("FLEETCA_PASSPHRASE") == "" {
-		if _, err := os.Stat(d.passphrase()); errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-	}
-	return d.readPassphrase(file)
 }
 
 // programVersion returns the version that this program was built as.
@@ -254,7 +252,7 @@ func printBackup(cmd *cobra.Command, cfg backupConfig, w *written) error {
 		return err
 	}
 	if w.tried {
-		fmt.Fprintf(out, "\nThe issuers' keys open with the passphrase.\n")
+		fmt.Fprintf(out, "\nThe issuers' keys open.\n")
 	} else {
 		fmt.Fprintf(out, "\nNo passphrase is at hand here: the issuers' keys were not tried.\n")
 	}
@@ -264,14 +262,18 @@ func printBackup(cmd *cobra.Command, cfg backupConfig, w *written) error {
 	if _, err := os.Stat(d.passphrase()); err == nil {
 		where = " (" + d.passphrase() + ")"
 	}
-	fmt.Fprintf(out, "  the passphrase%s: without it no key in the backup opens\n", where)
+	if slices.ContainsFunc(w.Files, func(f store.BackupFile) bool { return strings.HasPrefix(f.Name, "keys/") }) {
+		fmt.Fprintf(out, "  the passphrase%s: without it no key in the backup opens\n", where)
+	}
 	where = ""
 	if _, err := os.Stat(d.rootKey()); err == nil {
 		where = " (still in " + d.rootKey() + ")"
+	} else if _, err := os.Stat(d.rootKeyURI()); err == nil {
+		where = " (in its token)"
 	}
 	fmt.Fprintf(out, "  the root's key%s: without it no new issuer can be made\n", where)
-	for _, id := range w.apart {
-		fmt.Fprintf(out, "  the key of issuer %s, which is not in %s\n", id, d.path("keys"))
+	for _, i := range w.apart {
+		fmt.Fprintf(out, "  the key of issuer %s (%s): without it that issuer signs nothing\n", i.ID, i.KeyURI)
 	}
 	return nil
 }

@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
+
+	"github.com/fleetca/fleetca/ca"
 )
 
 // A dataDir is the folder that init makes and serve runs on.
@@ -16,7 +19,7 @@ import (
 //	fleetca.db              SQLite, unless --database says otherwise
 //	passphrase              of the key files, when init made one up
 //	keys/                   the issuers' encrypted keys
-//	root/                   the root's certificate, and its encrypted key unless kept elsewhere
+//	root/                   the root's certificate, and its encrypted key unless kept elsewhere (key.uri: in a key store)
 //	server/                 the server's own certificate and key
 //	trust-bundle.pem        the roots: what devices and people verify with
 //	crl.pem, broker/        of the embedded broker, where there is one
@@ -33,6 +36,9 @@ func (d dataDir) crl() string         { return d.path("crl.pem") }
 func (d dataDir) rootKey() string     { return d.path("root", "key.pem") }
 func (d dataDir) rootCert() string    { return d.path("root", "certificate.pem") }
 
+// rootKeyURI names a root's key that was made in a key store.
+func (d dataDir) rootKeyURI() string { return d.path("root", "key.uri") }
+
 // initMarker stands while init works. Found later, it says that init was
 // interrupted and that nothing it left was ever used.
 func (d dataDir) initMarker() string { return d.path(".init") }
@@ -45,16 +51,23 @@ func (d dataDir) databaseURL(asked string) string {
 	return "sqlite:" + d.database()
 }
 
+// errNoPassphrase says that nothing names a passphrase.
+var errNoPassphrase = errors.New("there is none")
+
 // readPassphrase returns the passphrase of the key files: from the file given,
 // FLEETCA_PASSPHRASE, or the file that init made, in this order.
 func (d dataDir) readPassphrase(file string) ([]byte, error) {
-	if file == "" {
+	given := file != ""
+	if !given {
 		if text := os.Getenv("FLEETCA_PASSPHRASE"); text != "" {
 			return []byte(text), nil
 		}
 		file = d.passphrase()
 	}
 	text, err := os.ReadFile(file)
+	if !given && errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("%w: %w", errNoPassphrase, err)
+	}
 	if err != nil {
 		return nil, usageError(fmt.Errorf("read the passphrase: %w", err), "give --passphrase-file FILE, or set FLEETCA_PASSPHRASE")
 	}
@@ -64,6 +77,21 @@ func (d dataDir) readPassphrase(file string) ([]byte, error) {
 	}
 	return text, nil
 }
+
+// keyring returns what opens the keys of issuers, for which passphrase-file is
+// read only where one of them is a file.
+func (d dataDir) keyring(issuers []ca.Issuer, passphraseFile string) (ca.Keyring, error) {
+	ring := ca.Keyring{Dir: string(d), PIN: pinOfTokens()}
+	if !slices.ContainsFunc(issuers, func(i ca.Issuer) bool { return ca.IsKeyFile(i.KeyURI) }) {
+		return ring, nil
+	}
+	var err error
+	ring.Passphrase, err = d.readPassphrase(passphraseFile)
+	return ring, err
+}
+
+// pinOfTokens is the PIN of PKCS #11 tokens whose URI names no file with it.
+func pinOfTokens() string { return os.Getenv("FLEETCA_PIN") }
 
 // makePassphrase makes a passphrase up, and keeps it in the folder.
 func (d dataDir) makePassphrase() ([]byte, error) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -207,13 +208,12 @@ func (d *doctor) keys(ctx context.Context) (string, error) {
 	if d.store == nil {
 		return "", errNeedsStore
 	}
-	passphrase, err := d.dir.readPassphrase(d.passphraseFile)
+	ring, err := d.dir.keyring(d.issuers, d.passphraseFile)
 	if err != nil {
 		return "", err
 	}
 	opened := 0
 	var errs []error
-	ring := ca.Keyring{Dir: string(d.dir), Passphrase: passphrase}
 	for _, i := range d.issuers {
 		if i.KeyURI == "" {
 			continue
@@ -233,6 +233,9 @@ func (d *doctor) keys(ctx context.Context) (string, error) {
 func (d *doctor) rootKey(context.Context) (string, error) {
 	if _, err := os.Stat(d.dir.rootKey()); err == nil {
 		return "", warning{hinted(fmt.Errorf("the root's key is on this machine: %s", d.dir.rootKey()), "move it to another place: the server never needs it")}
+	}
+	if text, err := os.ReadFile(d.dir.rootKeyURI()); err == nil {
+		return "in its token: " + strings.TrimSpace(string(text)), nil
 	}
 	return "not on this machine", nil
 }

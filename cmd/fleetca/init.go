@@ -22,6 +22,8 @@ type initConfig struct {
 	rootCert       string // PEM file with a root of one's own; one is made when empty
 	rootKey        string // its key: a file, or a KMS URI
 	rootPassphrase string // file with the passphrase of that key; the same as passphraseFile's when empty
+	rootKMS        string // URI of a key store to make the root's key inside; a file when empty
+	issuerKMS      string // URI of a key store to make the issuers' keys inside; files when empty
 	organization   string // O of the certificates
 	database       string // store URL; SQLite in the folder when empty
 }
@@ -35,7 +37,12 @@ func newInitCommand() *cobra.Command {
 and servers, and an empty database. Nothing that exists is overwritten.
 
 The root signs nothing but issuers. Its key is written encrypted, and serve
-never reads it: move it off this machine.`,
+never reads it: move it off this machine.
+
+Keys can be made inside a PKCS #11 token (a smart card, an HSM), which they never
+leave: --root-key-kms and --issuer-keys-kms take its URI (RFC 7512), such as
+pkcs11:module-path=/usr/lib/softhsm/libsofthsm2.so;token=LABEL?pin-source=FILE. The PIN
+comes from that file, or from FLEETCA_PIN, and not from the command line.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.data == "" {
@@ -44,14 +51,17 @@ never reads it: move it off this machine.`,
 			if (cfg.rootCert == "") != (cfg.rootKey == "") {
 				return usageError(errors.New("--root-cert and --root-key go together"), "give both for a root of your own, or neither")
 			}
-			if cfg.rootCert != "" && cfg.rootKeyOut != "" {
-				return usageError(errors.New("--root-key-out makes no sense with --root-cert"), "leave it out: the key stays where it is")
+			if cfg.rootCert != "" && (cfg.rootKeyOut != "" || cfg.rootKMS != "") {
+				return usageError(errors.New("--root-key-out and --root-key-kms make no sense with --root-cert"), "leave them out: the key stays where it is")
 			}
-			root, err := initialize(cmd.Context(), cfg)
+			if cfg.rootKMS != "" && cfg.rootKeyOut != "" {
+				return usageError(errors.New("--root-key-out makes no sense with --root-key-kms"), "leave it out: the key stays in the key store")
+			}
+			h, err := initialize(cmd.Context(), cfg)
 			if err != nil {
 				return err
 			}
-			return printInit(cmd, cfg, root)
+			return printInit(cmd, cfg, h)
 		},
 	}
 	f := cmd.Flags()
@@ -61,6 +71,8 @@ never reads it: move it off this machine.`,
 	f.StringVar(&cfg.rootCert, "root-cert", "", "PEM file with a root of your own, in place of one made here")
 	f.StringVar(&cfg.rootKey, "root-key", "", "key of --root-cert: a PEM file, or a KMS URI; read once, and not kept")
 	f.StringVar(&cfg.rootPassphrase, "root-passphrase-file", "", "file with the passphrase of --root-key (default: the same as the other keys')")
+	f.StringVar(&cfg.rootKMS, "root-key-kms", "", "URI of a PKCS #11 token to make the root's key inside, in place of a file")
+	f.StringVar(&cfg.issuerKMS, "issuer-keys-kms", "", "URI of a PKCS #11 token to make the issuers' keys inside, in place of files")
 	f.StringVar(&cfg.organization, "organization", "fleetca", "organization in the issuers' names")
 	f.StringVar(&cfg.database, "database", "", "database URL (default SQLite at DIR/fleetca.db)")
 	return cmd
@@ -68,47 +80,55 @@ never reads it: move it off this machine.`,
 
 // initialize makes an authority. It is done whole or, run again, anew: until
 // it is done nothing was ever signed with its keys.
-func initialize(ctx context.Context, cfg initConfig) (rootSHA256 string, err error) {
+func initialize(ctx context.Context, cfg initConfig) (h *ca.Hierarchy, err error) {
 	d := dataDir(cfg.data)
 	if err := prepareInit(d); err != nil {
-		return "", err
-	}
-	passphrase, err := initPassphrase(d, cfg.passphraseFile)
-	if err != nil {
-		return "", err
+		return nil, err
 	}
 	rootKey := cfg.rootKeyOut
 	if rootKey == "" {
 		rootKey = d.rootKey()
 	}
-	hierarchy := ca.InitConfig{Dir: cfg.data, RootKeyPath: rootKey, Passphrase: passphrase, Organization: cfg.organization}
-	if err := cfg.ownRoot(&hierarchy); err != nil {
-		return "", err
+	hierarchy := ca.InitConfig{
+		Dir: cfg.data, RootKeyPath: rootKey, RootKMS: cfg.rootKMS, IssuerKMS: cfg.issuerKMS, PIN: pinOfTokens(), Organization: cfg.organization,
 	}
-	h, err := ca.Initialize(ctx, hierarchy)
+	if hierarchy.KeyFiles() || cfg.rootCert != "" {
+		if hierarchy.Passphrase, err = initPassphrase(d, cfg.passphraseFile); err != nil {
+			return nil, err
+		}
+	}
+	if err := cfg.ownRoot(&hierarchy); err != nil {
+		return nil, err
+	}
+	h, err = ca.Initialize(ctx, hierarchy)
 	if errors.Is(err, os.ErrExist) {
-		return "", hinted(err, "it is in the way and is not overwritten: move it, or choose another --root-key-out")
+		return nil, hinted(err, "it is in the way and is not overwritten: move it, or choose another --root-key-out")
 	}
 	if err != nil {
-		return "", err
+		return nil, err
+	}
+	if h.RootKeyURI != "" {
+		if err := writeNew(d.rootKeyURI(), []byte(h.RootKeyURI+"\n"), 0o600); err != nil {
+			return nil, err
+		}
 	}
 	root := []byte(ca.EncodeChain(h.Root()))
 	if err := errors.Join(writeNew(d.rootCert(), root, 0o644), writeNew(d.trustBundle(), root, 0o644)); err != nil {
-		return "", err
+		return nil, err
 	}
 	st, err := store.Open(ctx, store.Config{URL: d.databaseURL(cfg.database)})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer st.Close()
 	if err := st.Migrate(ctx); err != nil {
-		return "", err
+		return nil, err
 	}
-	fingerprint := ca.FingerprintOf(h.Root())
-	if err := st.CreateIssuers(ctx, h.Issuers, h.CRLs, enroll.Change{Event: enroll.InitEvent(fingerprint)}); err != nil {
-		return "", err
+	event := enroll.InitEvent(ca.FingerprintOf(h.Root()))
+	if err := st.CreateIssuers(ctx, h.Issuers, h.CRLs, enroll.Change{Event: event}); err != nil {
+		return nil, err
 	}
-	return fingerprint, os.Remove(d.initMarker())
+	return h, os.Remove(d.initMarker())
 }
 
 // ownRoot fills in the root that init was given, if any.
@@ -167,7 +187,8 @@ func prepareInit(d dataDir) error {
 	return errors.Join(os.MkdirAll(d.path("keys"), 0o700), os.MkdirAll(d.path("root"), 0o700))
 }
 
-func printInit(cmd *cobra.Command, cfg initConfig, root string) error {
+// printInit says what was made, and what is to be done with it.
+func printInit(cmd *cobra.Command, cfg initConfig, h *ca.Hierarchy) error {
 	d := dataDir(cfg.data)
 	out := cmd.OutOrStdout()
 	key := cfg.rootKeyOut
@@ -175,13 +196,32 @@ func printInit(cmd *cobra.Command, cfg initConfig, root string) error {
 		key = d.rootKey()
 	}
 	fmt.Fprintf(out, "An authority was made in %s\n\n", cfg.data)
-	fmt.Fprintf(out, "  root SHA-256   %s\n", root)
+	fmt.Fprintf(out, "  root SHA-256   %s\n", ca.FingerprintOf(h.Root()))
 	fmt.Fprintf(out, "  trust bundle   %s\n", d.trustBundle())
-	if cfg.rootCert == "" {
+	switch {
+	case h.RootKeyURI != "":
+		fmt.Fprintf(out, "  root key       %s\n", h.RootKeyURI)
+	case cfg.rootCert == "":
 		fmt.Fprintf(out, "  root key       %s   move it off this machine\n", key)
+	}
+	if cfg.issuerKMS != "" {
+		for _, i := range h.Issuers {
+			if i.KeyURI != "" {
+				fmt.Fprintf(out, "  %-6s key     %s\n", i.ID, i.KeyURI)
+			}
+		}
 	}
 	if _, err := os.Stat(d.passphrase()); err == nil {
 		fmt.Fprintf(out, "  passphrase     %s   keep a copy elsewhere: no key opens without it\n", d.passphrase())
+	}
+	if h.RootKeyURI != "" {
+		fmt.Fprintf(out, "\nThe root's key never leaves its token, and no backup holds it: keep a second token, if yours can be\n"+
+			"cloned, before anything trusts this root. The server does not need it. Take the token off this machine and lock\n"+
+			"it away, with the PIN elsewhere; bring it once a year for: fleetca root crl --data %s\n", filepath.Clean(cfg.data))
+	}
+	if cfg.issuerKMS != "" {
+		fmt.Fprintf(out, "\nThe issuers' keys stay in their token: the server needs it and its PIN at every start, and a backup does not\n"+
+			"hold them. Without the token new issuers have to be made, and every device and broker enrolled anew.\n")
 	}
 	fmt.Fprintf(out, "\nNext:\n  fleetca serve --data %s\n", filepath.Clean(cfg.data))
 	return nil

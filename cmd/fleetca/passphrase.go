@@ -17,7 +17,7 @@ func newPassphraseCommand() *cobra.Command {
 		Use:   "passphrase --data DIR --new-passphrase-file FILE",
 		Short: "Encrypt the keys with another passphrase",
 		Long: `Encrypt the issuers' keys with another passphrase, and the root's key too if it is
-in the folder. A server that runs has its keys open and goes on; its next start
+in the folder. Keys in a token have a PIN, which the token's own tool changes. A server that runs has its keys open and goes on; its next start
 needs the new passphrase. Interrupted, it can be run again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -30,6 +30,16 @@ needs the new passphrase. Interrupted, it can be run again.`,
 			case !d.initialised():
 				return usageError(fmt.Errorf("%s holds no authority", data), "make one: fleetca init --data "+data)
 			}
+			keys, err := filepath.Glob(d.path("keys", "*.pem"))
+			if err != nil {
+				return err
+			}
+			if _, err := os.Stat(d.rootKey()); err == nil {
+				keys = append(keys, d.rootKey())
+			}
+			if len(keys) == 0 {
+				return usageError(fmt.Errorf("%s holds no key files", data), "keys in a token have a PIN in place of a passphrase; change it with the token's own tool, such as pkcs11-tool --change-pin")
+			}
 			next, err := d.readPassphrase(newFile)
 			if err != nil {
 				return err
@@ -37,13 +47,6 @@ needs the new passphrase. Interrupted, it can be run again.`,
 			old, err := d.readPassphrase(oldFile)
 			if err != nil {
 				return err
-			}
-			keys, err := filepath.Glob(d.path("keys", "*.pem"))
-			if err != nil {
-				return err
-			}
-			if _, err := os.Stat(d.rootKey()); err == nil {
-				keys = append(keys, d.rootKey())
 			}
 			if err := ca.ChangePassphrase(keys, old, next); err != nil {
 				return err

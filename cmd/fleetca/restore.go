@@ -181,7 +181,7 @@ func joinKeeps(keeps []store.Keep) string {
 func checkBackupFiles(b *store.Backup) error {
 	for _, f := range b.Files {
 		key := strings.HasPrefix(f.Name, "keys/") && filepath.IsLocal(f.Name)
-		if !key && f.Name != rootCertName && f.Name != trustBundleName {
+		if !key && f.Name != rootCertName && f.Name != trustBundleName && f.Name != rootKeyURIName {
 			return hinted(fmt.Errorf("the backup holds a file %.80q that no backup of this program does", f.Name), "give a file that fleetca backup wrote; nothing was written")
 		}
 		if key && !encryptedKey(f.Data) {
@@ -288,13 +288,9 @@ func (d dataDir) writeBackupFiles(files []store.BackupFile) error {
 	return syncDir(string(d))
 }
 
-// tryRestored opens the restored issuers' keys where the passphrase is at hand.
+// tryRestored opens the restored issuers' keys where what opens them is at hand.
 func tryRestored(ctx context.Context, cfg restoreConfig) (tried bool, err error) {
 	d := dataDir(cfg.data)
-	passphrase, err := d.passphraseAtHand(cfg.passphraseFile)
-	if err != nil || passphrase == nil {
-		return false, err
-	}
 	st, err := store.Open(ctx, store.Config{URL: d.databaseURL(cfg.database)})
 	if err != nil {
 		return false, err
@@ -304,7 +300,7 @@ func tryRestored(ctx context.Context, cfg restoreConfig) (tried bool, err error)
 	if err != nil {
 		return false, err
 	}
-	return true, d.tryKeys(ctx, issuers, passphrase)
+	return d.tryKeys(ctx, issuers, cfg.passphraseFile)
 }
 
 // printRestored says what was restored, what is lost, and what to do next.
@@ -351,7 +347,7 @@ What was done since %s (%s ago) is not in it:
 		passphrase = ""
 	}
 	if tried && err == nil {
-		fmt.Fprintf(out, "\nThe issuers' keys open with the passphrase.\n")
+		fmt.Fprintf(out, "\nThe issuers' keys open.\n")
 	}
 	fmt.Fprintf(out, "\nNext, with the server that the backup is of stopped for good:\n")
 	fmt.Fprintf(out, "  fleetca serve --data %s%s%s\n", filepath.Clean(cfg.data), database, passphrase)

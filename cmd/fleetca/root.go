@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -43,8 +44,6 @@ meanwhile, and serves the new one at once. Take the key away again afterwards.`,
 			switch {
 			case cfg.data == "":
 				return usageError(errors.New("--data is missing"), "name the folder that fleetca init made")
-			case cfg.key == "":
-				return usageError(errors.New("--root-key is missing"), "name the root's key: the file that init wrote, or a KMS URI")
 			case !dataDir(cfg.data).initialised():
 				return usageError(fmt.Errorf("%s holds no authority", cfg.data), "make one: fleetca init --data "+cfg.data)
 			}
@@ -58,7 +57,7 @@ meanwhile, and serves the new one at once. Take the key away again afterwards.`,
 	f := cmd.Flags()
 	f.StringVar(&cfg.data, "data", "", "folder that fleetca init made")
 	f.StringVar(&cfg.database, "database", "", "database URL (default SQLite at DIR/fleetca.db)")
-	f.StringVar(&cfg.key, "root-key", "", "the root's key: a PEM file, or a KMS URI")
+	f.StringVar(&cfg.key, "root-key", "", "the root's key: a PEM file, or a KMS URI (default: the token that init made it in)")
 	f.StringVar(&cfg.passphraseFile, "passphrase-file", "", "file with the passphrase of the root's key (or FLEETCA_PASSPHRASE; default DIR/passphrase)")
 	return cmd
 }
@@ -67,11 +66,7 @@ meanwhile, and serves the new one at once. Take the key away again afterwards.`,
 // root's key, and no other.
 func signRootCRL(ctx context.Context, cfg rootCRLConfig) (*ca.CRL, error) {
 	d := dataDir(cfg.data)
-	passphrase, err := d.readPassphrase(cfg.passphraseFile)
-	if err != nil {
-		return nil, err
-	}
-	uri, err := keyURI(cfg.key)
+	uri, err := cfg.keyURI()
 	if err != nil {
 		return nil, err
 	}
@@ -91,12 +86,16 @@ func signRootCRL(ctx context.Context, cfg rootCRLConfig) (*ca.CRL, error) {
 			issuers[i].KeyURI, root = uri, issuers[i].ID
 		}
 	}
+	keys, err := d.keyring(issuers, cfg.passphraseFile)
+	if err != nil {
+		return nil, err
+	}
 	last, err := st.LastEventAt(ctx)
 	if err != nil {
 		return nil, err
 	}
 	a, err := ca.Open(ctx, ca.Config{
-		Issuers: issuers, Keys: ca.Keyring{Dir: cfg.data, Passphrase: passphrase}, Ledger: rootLedger{st}, LastEvent: last, CRLPeriod: rootCRLPeriod,
+		Issuers: issuers, Keys: keys, Ledger: rootLedger{st}, LastEvent: last, CRLPeriod: rootCRLPeriod,
 	})
 	if err != nil {
 		return nil, err
@@ -110,6 +109,18 @@ type rootLedger struct{ *store.Store }
 // SaveCRL implements ca.CRLStore.
 func (l rootLedger) SaveCRL(ctx context.Context, crl *ca.CRL) error {
 	return l.SaveCRLOf(ctx, localUser(), crl)
+}
+
+// keyURI returns the URI of the root's key: as given, or as init noted it.
+func (cfg rootCRLConfig) keyURI() (string, error) {
+	if cfg.key != "" {
+		return keyURI(cfg.key)
+	}
+	text, err := os.ReadFile(dataDir(cfg.data).rootKeyURI())
+	if err != nil {
+		return "", usageError(errors.New("--root-key is missing"), "name the root's key: the file that init wrote, or a KMS URI")
+	}
+	return strings.TrimSpace(string(text)), nil
 }
 
 // keyURI returns the KMS URI of a key that is named by its file, or by a URI.

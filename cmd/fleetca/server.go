@@ -156,10 +156,7 @@ func (s *server) listenOn(ctx context.Context, flag, addr string) (net.Listener,
 
 // openAuthority opens the store, and the issuers' keys.
 func (s *server) openAuthority(ctx context.Context) error {
-	passphrase, err := s.dir.readPassphrase(s.cfg.passphraseFile)
-	if err != nil {
-		return err
-	}
+	var err error
 	storeConfig := store.Config{URL: s.dir.databaseURL(s.cfg.database), Log: s.cfg.log, OnEvent: s.eventJobs}
 	if s.store, err = store.Open(ctx, storeConfig); err != nil {
 		return err
@@ -171,12 +168,16 @@ func (s *server) openAuthority(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	keys, err := s.dir.keyring(issuers, s.cfg.passphraseFile)
+	if err != nil {
+		return err
+	}
 	last, err := s.store.LastEventAt(ctx)
 	if err != nil {
 		return err
 	}
 	s.authority, err = ca.Open(ctx, ca.Config{
-		Issuers: issuers, Keys: ca.Keyring{Dir: s.cfg.data, Passphrase: passphrase}, Ledger: s.store, LastEvent: last,
+		Issuers: issuers, Keys: keys, Ledger: s.store, LastEvent: last,
 		Skew: func() time.Duration { return time.Duration(s.skew.Load()) },
 	})
 	if err != nil {
