@@ -10,7 +10,8 @@ import (
 	"github.com/fleetca/fleetca/enroll/mqtts"
 )
 
-// maxCRLInput bounds the CRLs that are read, in bytes: some 450,000 entries.
+// maxCRLInput bounds the CRLs that are read, in bytes of DER or PEM: some 400,000
+// or 300,000 entries.
 const maxCRLInput = 16 << 20
 
 // parseCRLs reads PEM or DER.
@@ -61,7 +62,7 @@ func fetchCRLs(ctx context.Context, url string) ([]*x509.RevocationList, error) 
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the server answered %s", response.Status)
 	}
-	data, err := readAtMost(response.Body, maxCRLInput)
+	data, err := readAtMost(response.Body, response.ContentLength, maxCRLInput)
 	if err != nil {
 		return nil, err
 	}

@@ -45,16 +45,23 @@ func readBounded(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return readAtMost(f, limit)
+	var size int64
+	if info, err := f.Stat(); err == nil {
+		size = info.Size()
+	}
+	return readAtMost(f, size, limit)
 }
 
-// readAtMost reads r to its end, which must come within limit bytes.
-func readAtMost(r io.Reader, limit int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err == nil && int64(len(data)) > limit {
+// readAtMost reads r, which should have size bytes, to its end, which must come
+// within limit bytes.
+func readAtMost(r io.Reader, size, limit int64) ([]byte, error) {
+	var b bytes.Buffer
+	b.Grow(int(min(max(size, 0), limit)) + bytes.MinRead)
+	_, err := b.ReadFrom(io.LimitReader(r, limit+1))
+	if err == nil && int64(b.Len()) > limit {
 		err = fmt.Errorf("larger than %d MiB", limit>>20)
 	}
-	return data, err
+	return b.Bytes(), err
 }
 
 // readCertificates returns the certificates in a PEM or DER file; none is no

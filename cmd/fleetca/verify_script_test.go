@@ -72,7 +72,7 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func newScriptBrokers(t *testing.T) *scriptBrokers {
+func newScriptBrokers(t testing.TB) *scriptBrokers {
 	b := &scriptBrokers{dir: t.TempDir(), env: map[string]string{}}
 	b.issuer, b.key = b.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "Script CA"}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, NotBefore: time.Now().Add(-72 * time.Hour), NotAfter: time.Now().Add(72 * time.Hour)})
@@ -113,7 +113,7 @@ func newScriptBrokers(t *testing.T) *scriptBrokers {
 
 // sign makes a key, and a certificate for it by the issuer; the first one signs
 // itself.
-func (b *scriptBrokers) sign(t *testing.T, template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
+func (b *scriptBrokers) sign(t testing.TB, template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -137,7 +137,7 @@ func (b *scriptBrokers) sign(t *testing.T, template *x509.Certificate) (*x509.Ce
 }
 
 // pair makes NAME.pem and NAME.key.
-func (b *scriptBrokers) pair(t *testing.T, name string, from, to time.Duration, usage x509.ExtKeyUsage) tls.Certificate {
+func (b *scriptBrokers) pair(t testing.TB, name string, from, to time.Duration, usage x509.ExtKeyUsage) tls.Certificate {
 	t.Helper()
 	c, key := b.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: name}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{usage}, NotBefore: time.Now().Add(from), NotAfter: time.Now().Add(to), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
@@ -151,7 +151,7 @@ func (b *scriptBrokers) pair(t *testing.T, name string, from, to time.Duration, 
 }
 
 // crl makes crl.pem, and returns its DER.
-func (b *scriptBrokers) crl(t *testing.T, revoked tls.Certificate) []byte {
+func (b *scriptBrokers) crl(t testing.TB, revoked tls.Certificate) []byte {
 	t.Helper()
 	leaf, err := x509.ParseCertificate(revoked.Certificate[0])
 	if err != nil {
@@ -166,14 +166,14 @@ func (b *scriptBrokers) crl(t *testing.T, revoked tls.Certificate) []byte {
 	return der
 }
 
-func (b *scriptBrokers) write(t *testing.T, name, kind string, der []byte) {
+func (b *scriptBrokers) write(t testing.TB, name, kind string, der []byte) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(b.dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -184,7 +184,7 @@ func listen(t *testing.T) net.Listener {
 
 // serve runs a broker with an MQTTS and a WebSocket listener, and returns their
 // URLs.
-func (b *scriptBrokers) serve(t *testing.T, config *tls.Config) (url, websocket string) {
+func (b *scriptBrokers) serve(t testing.TB, config *tls.Config) (url, websocket string) {
 	t.Helper()
 	server := mochi.New(&mochi.Options{Logger: slog.New(slog.DiscardHandler)})
 	l, free := listen(t), listen(t)
@@ -209,7 +209,7 @@ func (b *scriptBrokers) serve(t *testing.T, config *tls.Config) (url, websocket 
 }
 
 // silent is a listener that never says anything.
-func silent(t *testing.T, dialled func()) string {
+func silent(t testing.TB, dialled func()) string {
 	l := listen(t)
 	var serving sync.WaitGroup
 	serving.Go(func() {
