@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -13,8 +14,8 @@ import (
 )
 
 // remake returns a chain with the subjects, serial numbers, dates and extensions
-// of the one given, but with new keys and signatures, and the key of its leaf.
-// The last certificate becomes a root.
+// of the one given, but with new keys, their identifiers, and new signatures. It
+// returns the key of the leaf, too. The last certificate becomes a root.
 //
 // It is how a rogue looks that imitates an authority, and how a chain can be
 // verified whose signatures x509.Verify takes no more.
@@ -25,11 +26,13 @@ func remake(chain []*x509.Certificate) (made []*x509.Certificate, leafKey *ecdsa
 		if err != nil {
 			return nil, nil, err
 		}
-		template := templateOf(chain[i])
+		template, err := templateOf(chain[i], key)
+		if err != nil {
+			return nil, nil, err
+		}
 		issuer, issuerKey := template, key
 		if i < len(chain)-1 {
 			issuer, issuerKey = made[i+1], leafKey
-			template.ExtraExtensions = withoutAuthorityKey(template.ExtraExtensions, issuer)
 		}
 		der, err := x509.CreateCertificate(rand.Reader, template, issuer, &key.PublicKey, issuerKey)
 		if err != nil {
@@ -43,26 +46,30 @@ func remake(chain []*x509.Certificate) (made []*x509.Certificate, leafKey *ecdsa
 	return made, leafKey, nil
 }
 
-// templateOf returns what x509.CreateCertificate makes the like of c from.
-func templateOf(c *x509.Certificate) *x509.Certificate {
-	return &x509.Certificate{
-		SerialNumber: c.SerialNumber, RawSubject: c.RawSubject,
-		NotBefore: c.NotBefore, NotAfter: c.NotAfter, ExtraExtensions: c.Extensions,
+// Extensions that belong to a key (RFC 5280 sections 4.2.1.1 and 4.2.1.2).
+var (
+	oidSubjectKey   = asn1.ObjectIdentifier{2, 5, 29, 14}
+	oidAuthorityKey = asn1.ObjectIdentifier{2, 5, 29, 35}
+)
+
+// templateOf returns what x509.CreateCertificate makes the like of c from, for
+// another key.
+func templateOf(c *x509.Certificate, key *ecdsa.PrivateKey) (*x509.Certificate, error) {
+	public, err := key.PublicKey.Bytes()
+	if err != nil {
+		return nil, err
 	}
-}
-
-var oidAuthorityKey = asn1.ObjectIdentifier{2, 5, 29, 35}
-
-// withoutAuthorityKey takes out the authority key identifier of another issuer:
-// CreateCertificate puts the right one in (RFC 5280 section 4.2.1.1).
-func withoutAuthorityKey(extensions []pkix.Extension, issuer *x509.Certificate) []pkix.Extension {
-	kept := make([]pkix.Extension, 0, len(extensions))
-	for _, e := range extensions {
-		if !e.Id.Equal(oidAuthorityKey) || len(issuer.SubjectKeyId) == 0 {
-			kept = append(kept, e)
+	sum := sha256.Sum256(public)
+	t := &x509.Certificate{
+		SerialNumber: c.SerialNumber, RawSubject: c.RawSubject, SubjectKeyId: sum[:20], // RFC 7093 section 2
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+	}
+	for _, e := range c.Extensions {
+		if !e.Id.Equal(oidSubjectKey) && !e.Id.Equal(oidAuthorityKey) { // CreateCertificate makes them
+			t.ExtraExtensions = append(t.ExtraExtensions, e)
 		}
 	}
-	return kept
+	return t, nil
 }
 
 // authorityLike returns the model of an authority of that name, valid for a day
