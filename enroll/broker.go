@@ -148,6 +148,36 @@ func (s *Service) MoveBroker(ctx context.Context, actor string, n NewBroker) err
 	return s.store.UpdateBroker(ctx, *b, Change{Event: newEvent(s.now(), actor, "broker.move", "broker:"+b.ID, n)})
 }
 
+// A BrokerUpdate says what is to change of a broker; nil fields stay.
+type BrokerUpdate struct {
+	URL   *string  `json:"url,omitempty"`   // mqtts://host[:8883], as devices dial it
+	Names []string `json:"names,omitempty"` // of its next certificate, the URL's host among them
+}
+
+// UpdateBroker changes where a broker is dialed, or the names of its next
+// certificate: the one that it has stays as it is until it is rotated.
+func (s *Service) UpdateBroker(ctx context.Context, c Call, id string, u BrokerUpdate) (*Broker, error) {
+	known, err := s.store.Broker(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	n := NewBroker{ID: known.ID, URL: known.URL, Names: known.Names, Kind: known.Kind}
+	if u.URL != nil {
+		n.URL = *u.URL
+	}
+	if u.Names != nil {
+		n.Names = u.Names
+	}
+	if err := s.MoveBroker(ctx, c.Principal.Name, n); err != nil {
+		return nil, err
+	}
+	return s.store.Broker(ctx, id)
+}
+
+// DrivesBroker reports whether this process can install certificates at a
+// broker, and thus rotate them.
+func (s *Service) DrivesBroker(id string) bool { return s.cfg.Drivers[id] != nil }
+
 // Broker returns a broker, with its newest certificate and verification.
 func (s *Service) Broker(ctx context.Context, id string) (*Broker, error) {
 	return s.store.Broker(ctx, id)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll/brokers"
@@ -21,24 +22,56 @@ const loadTries = 5
 // loadedCRLs remembers which bundle this process handed to each broker last,
 // so that a broker that missed one is known, and the others are not bothered.
 type loadedCRLs struct {
-	mu   sync.Mutex
-	sums map[string][sha256.Size]byte // by broker, of the bundle
+	mu  sync.Mutex
+	all map[string]loadedBundle // by broker
 }
 
-func (l *loadedCRLs) set(broker string, bundle []byte) {
+// A loadedBundle is what one broker took last.
+type loadedBundle struct {
+	sum  [sha256.Size]byte // of the bundle
+	crls []LoadedCRL
+}
+
+// A LoadedCRL is a CRL that a broker took.
+type LoadedCRL struct {
+	Issuer     string    `json:"issuer"`
+	Number     int64     `json:"number"`
+	ThisUpdate time.Time `json:"thisUpdate"`
+	NextUpdate time.Time `json:"nextUpdate"`
+	LoadedAt   time.Time `json:"loadedAt"`
+}
+
+func (l *loadedCRLs) set(broker string, bundle []byte, crls []*ca.CRL, at time.Time) {
+	b := loadedBundle{sum: sha256.Sum256(bundle)}
+	for _, c := range crls {
+		b.crls = append(b.crls, LoadedCRL{Issuer: c.IssuerID, Number: c.Number, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, LoadedAt: at})
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.sums == nil {
-		l.sums = map[string][sha256.Size]byte{}
+	if l.all == nil {
+		l.all = map[string]loadedBundle{}
 	}
-	l.sums[broker] = sha256.Sum256(bundle)
+	l.all[broker] = b
+}
+
+func (l *loadedCRLs) of(broker string) (loadedBundle, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b, ok := l.all[broker]
+	return b, ok
 }
 
 func (l *loadedCRLs) is(broker string, bundle []byte) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	sum, ok := l.sums[broker]
-	return ok && sum == sha256.Sum256(bundle)
+	b, ok := l.of(broker)
+	return ok && b.sum == sha256.Sum256(bundle)
+}
+
+// LoadedCRLs returns which CRLs a broker took last, as far as this process
+// knows: those that it handed over itself since its start. Empty for a broker
+// that nothing here drives.
+func (s *Service) LoadedCRLs(broker string) []LoadedCRL {
+	b, _ := s.loaded.of(broker)
+	return slices.Clone(b.crls)
 }
 
 // publishCRLFor handles JobCRL.
@@ -181,13 +214,13 @@ func (s *Service) loadNewCRLs(ctx context.Context, id string, d brokers.Driver) 
 // ones gets what is newest then.
 func (s *Service) loadCRLs(ctx context.Context, id string, d brokers.Driver) (err error) {
 	for range loadTries {
-		bundle, readErr := s.brokerBundle(ctx)
+		bundle, crls, readErr := s.brokerBundle(ctx)
 		if readErr != nil {
 			return readErr
 		}
 		err = d.LoadCRL(ctx, bundle)
 		if err == nil {
-			s.loaded.set(id, bundle.PEM)
+			s.loaded.set(id, bundle.PEM, crls, s.now())
 			return nil
 		}
 		if refused, ok := errors.AsType[*brokers.GuardError](err); !ok || refused.Problem != brokers.ProblemNumber {

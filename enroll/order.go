@@ -125,6 +125,26 @@ func (s *Service) CreateEnrollmentToken(ctx context.Context, c Call, order strin
 	return t, nil
 }
 
+// EnrollmentTokens lists the tokens of a work order, newest first, without
+// their secrets.
+func (s *Service) EnrollmentTokens(ctx context.Context, order string, p Page) ([]*EnrollmentToken, string, error) {
+	if _, err := s.store.WorkOrder(ctx, order); err != nil {
+		return nil, "", err
+	}
+	return s.store.EnrollmentTokens(ctx, order, p)
+}
+
+// EndEnrollmentToken lets a token expire at once. One that has expired, or is
+// used up, stays as it is: KindConflict.
+func (s *Service) EndEnrollmentToken(ctx context.Context, c Call, order, id string) (*EnrollmentToken, error) {
+	if err := c.Principal.mayServe(order); err != nil {
+		return nil, err
+	}
+	at := s.now()
+	return s.store.EndEnrollmentToken(ctx, order, id, at, Change{
+		Event: newEvent(at, c.Principal.Name, "enrollment-token.end", "enrollment-token:"+id, map[string]any{"workOrder": order})})
+}
+
 // checkToken checks what a token is asked for, and sets its expiry.
 func checkToken(t *EnrollmentToken, n NewToken) error {
 	if n.DeviceID != "" {

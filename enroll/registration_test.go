@@ -206,3 +206,75 @@ func TestMoveBroker_I19(t *testing.T) {
 	}
 	s.wantKind(s.MoveBroker(s.ctx, "server", enroll.NewBroker{ID: "none", URL: "mqtts://c.test"}), ca.KindNotFound, "broker")
 }
+
+// What is given of a broker changes, the rest stays; a refused change changes
+// nothing.
+func TestUpdateBroker_I19(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	_, err := s.CreateBroker(s.ctx, as("op", ""), enroll.NewBroker{ID: "b", URL: "mqtts://b.test", Names: []string{"b.test", "old.test"}, Kind: "nats"})
+	s.must(err)
+	made := s.newEvents(func() {
+		b := must(s.UpdateBroker(s.ctx, as("op", ""), "b", enroll.BrokerUpdate{URL: new("mqtts://10.0.0.1:1883"), Names: []string{"10.0.0.1"}}))
+		if b.URL != "mqtts://10.0.0.1:1883" || !slices.Equal(b.Names, []string{"10.0.0.1"}) || b.Kind != "nats" {
+			t.Errorf("%+v", b)
+		}
+	})
+	if !slices.Equal(made, []string{"broker.move"}) {
+		t.Errorf("events %v", made)
+	}
+	for name, c := range map[string]struct {
+		id    string
+		u     enroll.BrokerUpdate
+		kind  ca.Kind
+		field string
+	}{
+		"another host alone": {"b", enroll.BrokerUpdate{URL: new("mqtts://c.test")}, ca.KindNameNotAllowed, "names"},
+		"a bad name":         {"b", enroll.BrokerUpdate{Names: []string{"10.0.0.1", "a b"}}, ca.KindMalformed, "names"},
+		"a bad URL":          {"b", enroll.BrokerUpdate{URL: new("http://c.test")}, ca.KindMalformed, "url"},
+		"an unknown broker":  {"none", enroll.BrokerUpdate{}, ca.KindNotFound, "broker"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.unchanged(func() {
+				_, err := s.UpdateBroker(s.ctx, as("op", ""), c.id, c.u)
+				s.wantKind(err, c.kind, c.field)
+			})
+		})
+	}
+}
+
+// A token that was ended enrolls nobody, and is ended once; one that is bound
+// to another work order ends nothing.
+func TestEndEnrollmentToken_I6_I19(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	secret := s.order("o1", 5, enroll.NewToken{Uses: 3})
+	s.token("o1", enroll.NewToken{DeviceID: "d2"})
+	listed, _, err := s.EnrollmentTokens(s.ctx, "o1", enroll.Page{Limit: 10})
+	s.must(err)
+	if len(listed) != 2 || listed[0].DeviceID != "d2" || listed[1].ID != secret.ID || listed[1].Token != "" {
+		t.Fatalf("%+v", listed)
+	}
+	_, _, err = s.EnrollmentTokens(s.ctx, "none", enroll.Page{})
+	s.wantKind(err, ca.KindNotFound, "workOrder")
+	other := as("line", "")
+	other.Principal.Token = &enroll.APIToken{WorkOrder: "o2"}
+	s.unchanged(func() {
+		_, err := s.EndEnrollmentToken(s.ctx, other, "o1", secret.ID)
+		s.wantKind(err, enroll.KindForbidden, "workOrder")
+	})
+	made := s.newEvents(func() {
+		if ended := must(s.EndEnrollmentToken(s.ctx, as("op", ""), "o1", secret.ID)); ended.ExpiresAt.After(time.Now()) {
+			t.Errorf("%+v", ended)
+		}
+	})
+	if !slices.Equal(made, []string{"enrollment-token.end"}) {
+		t.Errorf("events %v", made)
+	}
+	s.unchanged(func() {
+		_, err := s.EndEnrollmentToken(s.ctx, as("op", ""), "o1", secret.ID)
+		s.wantKind(err, enroll.KindConflict, "token")
+		_, err = s.EnrollDevice(s.ctx, enroll.Call{}, enroll.EnrollRequest{Token: secret.Token, DeviceID: "d1", CSR: newCSR(t, newKey(t), "d1")})
+		s.wantKind(err, enroll.KindTokenExpired, "token")
+	})
+}

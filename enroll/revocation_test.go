@@ -483,3 +483,38 @@ func TestOldCRLsAreDeleted(t *testing.T) {
 		return slices.Equal(s.column(db, `SELECT number FROM crls WHERE issuer_id = 'device'`), []string{fmt.Sprint(newest.Number)})
 	})
 }
+
+// What a broker took last is known, by issuer, from when it took it.
+func TestLoadedCRLs(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if all := s.LoadedCRLs("b"); len(all) != 0 {
+		t.Fatalf("an unknown broker has loaded %+v", all)
+	}
+	b := s.broker("b")
+	numbers := func() map[string]int64 {
+		all := map[string]int64{}
+		for _, c := range s.LoadedCRLs("b") {
+			all[c.Issuer] = c.Number
+			if c.LoadedAt.Before(c.ThisUpdate) || !c.NextUpdate.After(c.ThisUpdate) {
+				t.Errorf("%+v", c)
+			}
+		}
+		return all
+	}
+	before := numbers()
+	published := must(s.authority.PublishCRL(s.ctx, "device", false))
+	s.must(s.PushCRLs(s.ctx))
+	after := numbers()
+	if after["device"] != published.Number || before["device"] >= published.Number || after["broker"] != before["broker"] || before["broker"] == 0 {
+		t.Errorf("before %v, after %v, published %d", before, after, published.Number)
+	}
+	b.on("LoadCRL", func(context.Context) error { return errors.New("no space left on device") })
+	must(s.authority.PublishCRL(s.ctx, "device", false))
+	if err := s.PushCRLs(s.ctx); err == nil {
+		t.Fatal("the fault was not seen")
+	}
+	if now := numbers(); now["device"] != published.Number {
+		t.Errorf("what it did not take is shown as loaded: %v", now)
+	}
+}

@@ -410,6 +410,9 @@ func TestVerification_I5_I19(t *testing.T) {
 	if err != nil || len(all) != 2 {
 		t.Errorf("%d, %v", len(all), err)
 	}
+	if one := must(s.Verification(s.ctx, "b", all[1].ID)); one.Report.Verdict != "pass" || !one.At.Equal(all[1].At) {
+		t.Errorf("%+v", one)
+	}
 }
 
 // The verifier dials no address where no broker can be.

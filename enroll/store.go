@@ -160,6 +160,8 @@ type BrokerStore interface {
 	// SaveVerification keeps a report and sets the broker's status by its verdict.
 	SaveVerification(ctx context.Context, v Verification, c Change) error
 	Verifications(ctx context.Context, broker string, p Page) ([]*Verification, string, error)
+	// Verification returns one of a broker's.
+	Verification(ctx context.Context, broker, id string) (*Verification, error)
 }
 
 // OrderStore keeps work orders and their enrollment tokens.
@@ -172,6 +174,11 @@ type OrderStore interface {
 	UpdateWorkOrder(ctx context.Context, id string, u WorkOrderUpdate, at time.Time, c Change) (*WorkOrder, error)
 	CreateEnrollmentToken(ctx context.Context, t EnrollmentToken, c Change) error
 	EnrollmentTokenByHash(ctx context.Context, hash []byte) (*EnrollmentToken, error)
+	// EnrollmentTokens lists those of a work order, newest first.
+	EnrollmentTokens(ctx context.Context, order string, p Page) ([]*EnrollmentToken, string, error)
+	// EndEnrollmentToken lets a token of a work order expire at a time, and
+	// returns it. KindConflict when it has expired before, or is used up.
+	EndEnrollmentToken(ctx context.Context, order, id string, at time.Time, c Change) (*EnrollmentToken, error)
 }
 
 // TokenStore keeps API tokens.

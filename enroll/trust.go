@@ -122,21 +122,26 @@ func (s *Service) CRLBundle(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return bundleOf(crls), nil
+}
+
+func bundleOf(crls []*ca.CRL) []byte {
 	var out []byte
 	for _, crl := range crls {
 		out = append(out, crl.PEM()...)
 	}
-	return out, nil
+	return out
 }
 
-// brokerBundle returns the CRL bundle with what a broker's guard holds it against.
-func (s *Service) brokerBundle(ctx context.Context) (brokers.Bundle, error) {
-	text, err := s.CRLBundle(ctx)
-	b := brokers.Bundle{PEM: text}
+// brokerBundle returns the CRL bundle with what a broker's guard holds it
+// against, and the CRLs that are in it.
+func (s *Service) brokerBundle(ctx context.Context) (brokers.Bundle, []*ca.CRL, error) {
+	crls, err := s.CRLs(ctx)
+	b := brokers.Bundle{PEM: bundleOf(crls)}
 	for _, i := range s.ca.Issuers() {
 		b.Scopes = append(b.Scopes, brokers.Scope{Issuer: i.Certificate, DistributionPoints: i.CDPs()})
 	}
-	return b, err
+	return b, crls, err
 }
 
 // SetStatusURL makes base the URL that new certificates name for CRLs and

@@ -156,6 +156,11 @@ func (s *Service) VerifyBroker(ctx context.Context, c Call, id string) (*mqtts.R
 	return report, nil
 }
 
+// Verification returns one look at a broker.
+func (s *Service) Verification(ctx context.Context, broker, id string) (*Verification, error) {
+	return s.store.Verification(ctx, broker, id)
+}
+
 // Verifications lists what was seen of a broker, newest first.
 func (s *Service) Verifications(ctx context.Context, broker string, p Page) ([]*Verification, string, error) {
 	if _, err := s.store.Broker(ctx, broker); err != nil {

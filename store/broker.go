@@ -131,6 +131,18 @@ func (s *Store) SaveVerification(ctx context.Context, v enroll.Verification, c e
 	})
 }
 
+// Verification implements enroll.BrokerStore.
+func (s *Store) Verification(ctx context.Context, broker, id string) (*enroll.Verification, error) {
+	v, err := one(ctx, s.db, scanVerification, selectVerification+` WHERE id = $1 AND broker = $2`, id, broker)
+	switch {
+	case errors.Is(err, errNoRows):
+		return nil, notFound("id", "verification", id)
+	case err != nil:
+		return nil, s.explain("read verification", err)
+	}
+	return v, nil
+}
+
 // Verifications implements enroll.BrokerStore; newest first.
 func (s *Store) Verifications(ctx context.Context, broker string, p enroll.Page) ([]*enroll.Verification, string, error) {
 	l := listing[*enroll.Verification]{

@@ -129,3 +129,37 @@ func (s *Store) EnrollmentTokenByHash(ctx context.Context, hash []byte) (*enroll
 	}
 	return t, nil
 }
+
+// EnrollmentTokens implements enroll.OrderStore.
+func (s *Store) EnrollmentTokens(ctx context.Context, order string, p enroll.Page) ([]*enroll.EnrollmentToken, string, error) {
+	l := listing[*enroll.EnrollmentToken]{
+		name: "enrollment-tokens", query: selectEnrollmentToken, byTime: "created_at", id: "id", newest: true,
+		scan: scanEnrollmentToken, keyOf: func(t *enroll.EnrollmentToken) key { return key{micros(t.CreatedAt), t.ID} },
+		filters: []filter{where("work_order = ?", order)},
+	}
+	all, next, err := l.page(ctx, s.db, p)
+	return all, next, s.explain("list enrollment tokens", err)
+}
+
+// EndEnrollmentToken implements enroll.OrderStore.
+func (s *Store) EndEnrollmentToken(ctx context.Context, order, id string, at time.Time, c enroll.Change) (*enroll.EnrollmentToken, error) {
+	var ended *enroll.EnrollmentToken
+	err := s.change(ctx, "end enrollment token", c, func(ctx context.Context, q tx) error {
+		n, err := q.exec(ctx, `UPDATE enrollment_tokens SET expires_at = $3 WHERE id = $1 AND work_order = $2 AND expires_at > $3 AND used < uses`, id, order, micros(at))
+		if err != nil {
+			return err
+		}
+		ended, err = one(ctx, q, scanEnrollmentToken, selectEnrollmentToken+` WHERE id = $1 AND work_order = $2`, id, order)
+		switch {
+		case errors.Is(err, errNoRows):
+			return notFound("token", "enrollment token", id)
+		case err == nil && n == 0:
+			return conflict("token", "look at the token again", "the token expired before, or is used up")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ended, nil
+}

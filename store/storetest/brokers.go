@@ -66,6 +66,19 @@ var brokerTests = []test{
 			f.Fatalf("verifications are %+v", all)
 		}
 	}},
+	{"a verification is found by its broker and id", func(f *fixture) {
+		f.broker("b1")
+		f.broker("b2")
+		want := f.verify("b1", f.now, mqtts.VerdictPass)
+		f.verify("b1", f.now.Add(time.Second), mqtts.VerdictFail)
+		got, err := f.store.Verification(f.ctx, "b1", want.ID)
+		f.must(err)
+		f.sameJSON(got, want)
+		_, err = f.store.Verification(f.ctx, "b2", want.ID)
+		f.wantKind(err, ca.KindNotFound)
+		_, err = f.store.Verification(f.ctx, "b1", "none")
+		f.wantKind(err, ca.KindNotFound)
+	}},
 	{"a broker is changed, not doubled", func(f *fixture) {
 		f.broker("b1")
 		b, err := f.store.Broker(f.ctx, "b1")
@@ -100,6 +113,52 @@ var brokerTests = []test{
 		f.sameJSON(one, enroll.WorkOrder{ID: "o1", Product: "sensor", Quantity: 5, Profile: "device", State: enroll.OrderOpen, CreatedAt: f.now})
 		f.unchanged(func() {
 			f.wantKind(f.store.CreateWorkOrder(f.ctx, *one, f.change("order.create", "order:o1")), enroll.KindConflict)
+		})
+	}},
+	{"the tokens of a work order are listed, newest first", func(f *fixture) {
+		f.order("o1", 9)
+		f.order("o2", 9)
+		for _, t := range []enroll.EnrollmentToken{{ID: "t1", WorkOrder: "o1", Uses: 3}, {ID: "t2", WorkOrder: "o2"}, {ID: "t3", WorkOrder: "o1", DeviceID: "d1"}} {
+			f.token(t)
+		}
+		f.must(f.commit(f.spending("d9", "t1")))
+		first, next, err := f.store.EnrollmentTokens(f.ctx, "o1", enroll.Page{Limit: 1})
+		f.must(err)
+		second, end, err := f.store.EnrollmentTokens(f.ctx, "o1", enroll.Page{Limit: 1, Cursor: next})
+		f.must(err)
+		if end != "" || len(first) != 1 || len(second) != 1 {
+			f.Fatalf("pages are %v and %v, then %q", first, second, end)
+		}
+		f.sameJSON([]*enroll.EnrollmentToken{first[0], second[0]}, []enroll.EnrollmentToken{
+			{ID: "t3", WorkOrder: "o1", DeviceID: "d1", Uses: 1, ExpiresAt: f.now.Add(time.Hour), CreatedAt: f.now},
+			{ID: "t1", WorkOrder: "o1", Uses: 3, Used: 1, ExpiresAt: f.now.Add(time.Hour), CreatedAt: f.now},
+		})
+	}},
+	{"I6 a token that was ended enrolls nothing", func(f *fixture) {
+		f.order("o1", 9)
+		f.token(enroll.EnrollmentToken{ID: "t1", WorkOrder: "o1", Uses: 3})
+		f.token(enroll.EnrollmentToken{ID: "spent", WorkOrder: "o1"})
+		f.must(f.commit(f.spending("d1", "t1")))
+		f.must(f.commit(f.spending("d2", "spent")))
+		end := func(order, id string) (*enroll.EnrollmentToken, error) {
+			return f.store.EndEnrollmentToken(f.ctx, order, id, f.now, f.change("enrollment-token.end", "enrollment-token:"+id))
+		}
+		for _, c := range []struct {
+			order, id string
+			kind      ca.Kind
+		}{{"o2", "t1", ca.KindNotFound}, {"o1", "none", ca.KindNotFound}, {"o1", "spent", enroll.KindConflict}} {
+			f.unchanged(func() {
+				_, err := end(c.order, c.id)
+				f.wantKind(err, c.kind)
+			})
+		}
+		got, err := end("o1", "t1")
+		f.must(err)
+		f.sameJSON(got, enroll.EnrollmentToken{ID: "t1", WorkOrder: "o1", Uses: 3, Used: 1, ExpiresAt: f.now, CreatedAt: f.now})
+		f.refusal(f.spending("d3", "t1"), enroll.KindTokenExpired)
+		f.unchanged(func() {
+			_, err := end("o1", "t1")
+			f.wantKind(err, enroll.KindConflict)
 		})
 	}},
 }
