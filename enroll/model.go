@@ -75,6 +75,14 @@ type Verification struct {
 	Report *mqtts.Report `json:"report"`
 }
 
+// A VerificationMark is what a history shows of a verification.
+type VerificationMark struct {
+	ID      string         `json:"id"`
+	At      time.Time      `json:"at"`
+	Verdict mqtts.Verdict  `json:"verdict"`
+	Failed  mqtts.StepName `json:"failed,omitempty"` // the first step that failed; empty for none
+}
+
 // An OrderState says whether a work order takes enrollments.
 type OrderState string
 

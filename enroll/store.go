@@ -160,6 +160,8 @@ type BrokerStore interface {
 	// SaveVerification keeps a report and sets the broker's status by its verdict.
 	SaveVerification(ctx context.Context, v Verification, c Change) error
 	Verifications(ctx context.Context, broker string, p Page) ([]*Verification, string, error)
+	// VerificationMarks lists the same without their reports.
+	VerificationMarks(ctx context.Context, broker string, p Page) ([]VerificationMark, string, error)
 	// Verification returns one of a broker's.
 	Verification(ctx context.Context, broker, id string) (*Verification, error)
 }

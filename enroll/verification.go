@@ -156,6 +156,12 @@ func (s *Service) VerifyBroker(ctx context.Context, c Call, id string) (*mqtts.R
 	return report, nil
 }
 
+// VerificationMarks lists the verdicts on a broker, newest first. It is empty
+// for a broker that there is not.
+func (s *Service) VerificationMarks(ctx context.Context, broker string, p Page) ([]VerificationMark, string, error) {
+	return s.store.VerificationMarks(ctx, broker, p)
+}
+
 // Verification returns one look at a broker.
 func (s *Service) Verification(ctx context.Context, broker, id string) (*Verification, error) {
 	return s.store.Verification(ctx, broker, id)

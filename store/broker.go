@@ -126,9 +126,28 @@ func (s *Store) SaveVerification(ctx context.Context, v enroll.Verification, c e
 		if n == 0 {
 			return notFound("broker", "broker", v.Broker)
 		}
-		_, err = q.exec(ctx, `INSERT INTO verifications (id, broker, at, report) VALUES ($1, $2, $3, $4)`, v.ID, v.Broker, micros(v.At), report)
+		failed := ""
+		if step := v.Report.Failed(); step != nil {
+			failed = string(step.Name)
+		}
+		_, err = q.exec(ctx, `INSERT INTO verifications (id, broker, at, report, verdict, failed_step) VALUES ($1, $2, $3, $4, $5, $6)`,
+			v.ID, v.Broker, micros(v.At), report, v.Report.Verdict, failed)
 		return err
 	})
+}
+
+// VerificationMarks implements enroll.BrokerStore; newest first.
+func (s *Store) VerificationMarks(ctx context.Context, broker string, p enroll.Page) ([]enroll.VerificationMark, string, error) {
+	l := listing[enroll.VerificationMark]{
+		name: "verifications", query: `SELECT id, at, verdict, failed_step FROM verifications`, byTime: "at", id: "id", newest: true,
+		scan: func(row scanner) (m enroll.VerificationMark, err error) {
+			return m, row.Scan(&m.ID, atTime{&m.At}, &m.Verdict, &m.Failed)
+		},
+		keyOf:   func(m enroll.VerificationMark) key { return key{micros(m.At), m.ID} },
+		filters: []filter{where("broker = ?", broker)},
+	}
+	all, next, err := l.page(ctx, s.db, p)
+	return all, next, s.explain("list verdicts", err)
 }
 
 // Verification implements enroll.BrokerStore.

@@ -36,6 +36,9 @@ func upgraded(t *testing.T, url string) *Store {
 		{`INSERT INTO work_orders (id, product, quantity, issued, profile, state, created_at) VALUES ('o1', 'pump', 2, 1, 'device', 'open', 1)`, nil},
 		{`INSERT INTO enrollment_tokens (id, hash, work_order, device_id, uses, used, expires_at, created_at) VALUES ('e1', $1, 'o1', '', 2, 1, $2, 1)`, []any{[]byte("token"), expires}},
 		{`INSERT INTO devices (id, status, group_name, attributes, work_order, trust_generation, created_at, last_seen_at) VALUES ('d1', 'registered', '', '{}', 'o1', 1, 1, 0)`, nil},
+		{`INSERT INTO brokers (id, url, names, kind, status, created_at) VALUES ('b1', 'mqtts://b1.test:8883', '["b1.test"]', 'nats', 'failing', 1)`, nil},
+		{`INSERT INTO verifications (id, broker, at, report) VALUES ('v1', 'b1', 1, '{"verdict": "fail", "steps": [{"name": "tcp", "result": "pass"}, {"name": "verify", "result": "fail"}, {"name": "connack", "result": "fail"}]}')`, nil},
+		{`INSERT INTO verifications (id, broker, at, report) VALUES ('v2', 'b1', 2, '{"verdict": "pass", "steps": null}')`, nil},
 	} {
 		err := s.write(t.Context(), func(ctx context.Context, q tx) error {
 			_, err := q.exec(ctx, row.text, row.args...)
@@ -75,6 +78,10 @@ func testUpgrade(t *testing.T, url string) {
 	}
 	if d, err := s.Device(ctx, "d1"); err != nil || d.Status != enroll.DeviceRegistered {
 		t.Fatalf("%+v, %v", d, err)
+	}
+	marks, _, err := s.VerificationMarks(ctx, "b1", enroll.Page{})
+	if err != nil || len(marks) != 2 || marks[0].Verdict != "pass" || marks[0].Failed != "" || marks[1].Verdict != "fail" || marks[1].Failed != "verify" {
+		t.Fatalf("%+v, %v", marks, err)
 	}
 	if err := s.DisableAPIToken(ctx, "a1", someChange()); err != nil {
 		t.Error(err)

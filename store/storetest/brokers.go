@@ -66,6 +66,28 @@ var brokerTests = []test{
 			f.Fatalf("verifications are %+v", all)
 		}
 	}},
+	{"a history of verdicts is that of the reports", func(f *fixture) {
+		f.broker("b1")
+		f.broker("b2")
+		f.verify("b2", f.now, mqtts.VerdictPass)
+		want := []enroll.VerificationMark{}
+		for n, steps := range [][]mqtts.Step{
+			{{Name: mqtts.StepTCP, Result: mqtts.ResultPass}, {Name: mqtts.StepVerify, Result: mqtts.ResultFail}, {Name: mqtts.StepConnack, Result: mqtts.ResultFail}},
+			{{Name: mqtts.StepTCP, Result: mqtts.ResultWarn}}, nil,
+		} {
+			m := enroll.VerificationMark{ID: uuid.Must(uuid.NewV7()).String(), At: f.now.Add(time.Duration(n) * time.Second), Verdict: mqtts.VerdictPass}
+			if n == 0 {
+				m.Verdict, m.Failed = mqtts.VerdictFail, mqtts.StepVerify
+			}
+			f.must(f.store.SaveVerification(f.ctx, enroll.Verification{ID: m.ID, Broker: "b1", At: m.At, Report: &mqtts.Report{Verdict: m.Verdict, Steps: steps}},
+				f.change("broker.verify", "broker:b1")))
+			want = append([]enroll.VerificationMark{m}, want...)
+		}
+		f.sameJSON(every(f, func(p enroll.Page) ([]enroll.VerificationMark, string, error) {
+			p.Limit = 2
+			return f.store.VerificationMarks(f.ctx, "b1", p)
+		}), want)
+	}},
 	{"a verification is found by its broker and id", func(f *fixture) {
 		f.broker("b1")
 		f.broker("b2")
