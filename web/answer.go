@@ -59,6 +59,8 @@ type layout struct {
 	Live      string // URL of the page's stream; empty for none
 	Now       time.Time
 	RequestID string
+
+	streamKey string // empty when the page is not watched
 }
 
 // May reports whether the visitor has a permission.
@@ -67,8 +69,15 @@ func (l layout) May(p string) bool { return l.Principal.Role.May(enroll.Permissi
 // User returns the name of the user who is signed in; empty for nobody.
 func (l layout) User() string { return strings.TrimPrefix(l.Principal.Name, "user:") }
 
-// Key returns what makes a form that is sent twice take effect once.
-func (l layout) Key() string { return uuid.NewString() }
+// Key returns what makes a form that is sent twice take effect once. It is the
+// same for all that one stream sends: a page whose forms alone differ has not
+// changed.
+func (l layout) Key() string {
+	if l.streamKey != "" {
+		return l.streamKey
+	}
+	return uuid.NewString()
+}
 
 // A navItem is an entry of the navigation.
 type navItem struct {
@@ -93,7 +102,7 @@ var navigation = []navItem{
 // layoutOf returns what stands around a page of this visit.
 func (v *visit) layoutOf(title string, data any) layout {
 	l := layout{Title: title, Page: data, Principal: v.principal, Path: v.r.URL.Path, Note: notes[v.query("note")],
-		Now: v.site.now().UTC(), RequestID: v.w.Header().Get("X-Request-Id")}
+		Now: v.site.now().UTC(), RequestID: v.w.Header().Get("X-Request-Id"), streamKey: v.streamKey}
 	if v.rt != nil && v.rt.live {
 		l.Live = liveURL(v.r.URL)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
@@ -78,7 +79,7 @@ func (s *Site) watched(v *visit, page *url.URL) (*visit, error) {
 	}
 	r := v.r.Clone(context.WithValue(v.ctx(), chi.RouteCtxKey, routing))
 	r.URL = page
-	return &visit{w: v.w, r: r, site: s, rt: rt, principal: v.principal}, nil
+	return &visit{w: v.w, r: r, site: s, rt: rt, principal: v.principal, streamKey: uuid.NewString()}, nil
 }
 
 // A liveStream sends a page's main part whenever it changed.

@@ -24,6 +24,8 @@ type visit struct {
 	rt   *route
 	// principal is who is signed in; its Name is empty for nobody.
 	principal enroll.Principal
+	// streamKey is the key of every form, while the page is watched.
+	streamKey string
 }
 
 func (v *visit) ctx() context.Context { return v.r.Context() }
