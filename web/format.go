@@ -34,6 +34,7 @@ func (s *Site) functions() template.FuncMap {
 		"tokenState": func(t *enroll.APIToken) string {
 			return pick(t.Disabled, "ended", pick(s.now().Before(t.ExpiresAt), "active", "expired"))
 		},
+		"words":    words,
 	}
 }
 
@@ -149,9 +150,9 @@ func indentJSON(v any) (string, error) {
 // tones says what states mean, for their colour and sign: every state has its
 // word beside it.
 var tones = map[string][]string{
-	"ok":   {"good", "active", "verified", "proven", "done", "pass", "open", "ok", "enabled", "established", "connected", "secure", "secure_channel_ready", "certificate_verified"},
+	"ok":   {"good", "active", "verified", "proven", "done", "pass", "open", "ok", "enabled", "established", "connected", "secure", "secure_channel_ready", "certificate_verified", servedSame},
 	"warn": {"held", "unproven", "rolled-back", "warn", "warning", "inconclusive", "stale"},
-	"bad":  {"revoked", "failing", "failed", "fail", "error", "expired", "critical", "lapsed", "disabled"},
+	"bad":  {"revoked", "failing", "failed", "fail", "error", "expired", "critical", "lapsed", "disabled", servedOther, "no issuer"},
 	"wait": {"running", "pending", "in_progress", "registered"},
 }
 

@@ -27,7 +27,8 @@ const (
 
 // routes is the table of the dashboard.
 func routes() []route {
-	return slices.Concat(accountRoutes(), nowRoutes(), auditRoutes(), accessRoutes())
+	return slices.Concat(accountRoutes(), nowRoutes(), auditRoutes(), accessRoutes(),
+		brokersRoutes(), brokerRoutes(), verificationRoutes(), rotationRoutes(), ordersRoutes(), orderRoutes(), authorityRoutes())
 }
 
 // notes are what a page says of the form that led to it.
@@ -43,4 +44,13 @@ var notes = map[string]string{
 	"user-disabled":    "The user is kept out, and the user's sessions have ended.",
 	"user-enabled":     "The user can sign in again.",
 	"token-revoked":    "The token has ended.",
+
+	"broker-registered": "The broker is registered. Verify it now, to see whether it serves what it should.",
+	"broker-verified":   "The broker was looked at: what was seen stands below.",
+	"broker-changed":    "The broker is changed. Rotate its certificate when its names are others now.",
+	"order-opened":      "The work order is open. Make a token for the line.",
+	"order-quantity":    "The quota is changed.",
+	"order-open":        "The work order is open again.",
+	"order-closed":      "The work order is closed: it takes no more enrollments.",
+	"token-ended":       "The token has ended: it enrolls nobody any more.",
 }
