@@ -34,7 +34,7 @@ func (s *Site) functions() template.FuncMap {
 		"tokenState": func(t *enroll.APIToken) string {
 			return pick(t.Disabled, "ended", pick(s.now().Before(t.ExpiresAt), "active", "expired"))
 		},
-		"words":    words,
+		"words": words,
 	}
 }
 
