@@ -40,28 +40,46 @@ func (s *Service) RotateBroker(ctx context.Context, c Call, id string, dryRun bo
 	if err != nil {
 		return nil, err
 	}
-	driver := s.cfg.Drivers[id]
-	if driver == nil {
-		return nil, ca.Errorf(KindNoDriver, "", "install a certificate from POST /api/v1/brokers/ID/certificates by hand", "nothing here can install a certificate at broker %s", id)
-	}
-	r := &Rotation{ID: newID(), Broker: id, State: RotationRunning, At: s.now()}
-	for _, name := range []string{stepPlan, stepIssue, stepInstall, stepProbe, stepSoak, stepCommit} {
-		r.Steps = append(r.Steps, Step{Name: name, Broker: id, State: StepPending})
-	}
-	if err := s.plan(ctx, r, b, driver); err != nil {
+	r, err := s.planned(ctx, b)
+	if err != nil {
 		return nil, err
 	}
+	r.ID = newID()
 	change := Change{Event: newEvent(r.At, c.Principal.Name, "broker.rotate", "broker:"+id, map[string]any{"rotation": r.ID, "dryRun": dryRun, "names": b.Names})}
-	if dryRun {
-		r.State = RotationPlanned
-	} else {
-		change.Jobs = []Job{{Kind: JobRotation, Subject: r.ID}}
+	if !dryRun {
+		r.State, change.Jobs = RotationRunning, []Job{{Kind: JobRotation, Subject: r.ID}}
 	}
 	err = s.repeatable(ctx, c, "broker.rotate", request, r, func(i *Idempotency) error {
 		change.Idempotency = i
 		return s.store.CreateRotation(ctx, *r, change)
 	})
 	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// PlanRotation returns the rotation that RotateBroker would begin now, without
+// an ID: nothing is stored.
+func (s *Service) PlanRotation(ctx context.Context, id string) (*Rotation, error) {
+	b, err := s.store.Broker(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return s.planned(ctx, b)
+}
+
+// planned returns a rotation whose plan is made.
+func (s *Service) planned(ctx context.Context, b *Broker) (*Rotation, error) {
+	driver := s.cfg.Drivers[b.ID]
+	if driver == nil {
+		return nil, ca.Errorf(KindNoDriver, "", "install a certificate from POST /api/v1/brokers/ID/certificates by hand", "nothing here can install a certificate at broker %s", b.ID)
+	}
+	r := &Rotation{Broker: b.ID, State: RotationPlanned, At: s.now()}
+	for _, name := range []string{stepPlan, stepIssue, stepInstall, stepProbe, stepSoak, stepCommit} {
+		r.Steps = append(r.Steps, Step{Name: name, Broker: b.ID, State: StepPending})
+	}
+	if err := s.plan(ctx, r, b, driver); err != nil {
 		return nil, err
 	}
 	return r, nil

@@ -77,6 +77,14 @@ func TestRotationPlan(t *testing.T) {
 	s := newSite(t)
 	b := s.broker("b")
 	before := b.serves()
+	s.unchanged(func() {
+		p := must(s.PlanRotation(s.ctx, "b"))
+		if p.State != enroll.RotationPlanned || p.ID != "" || p.OldSerial != before || len(p.Steps) != 6 || step(t, p.Steps, "plan", "b").State != enroll.StepDone {
+			t.Errorf("%+v", p)
+		}
+		_, err := s.PlanRotation(s.ctx, "none")
+		s.wantKind(err, ca.KindNotFound, "broker")
+	})
 	call := as("op", "key")
 	plan, err := s.RotateBroker(s.ctx, call, "b", true)
 	s.must(err)
@@ -96,6 +104,8 @@ func TestRotationPlan(t *testing.T) {
 	s.must(s.MoveBroker(s.ctx, "server", enroll.NewBroker{ID: "b", URL: "mqtts://" + b.addr, Names: []string{"127.0.0.1"}}))
 	s.unchanged(func() {
 		_, err := s.RotateBroker(s.ctx, as("op", ""), "b", false)
+		s.wantKind(err, enroll.KindConflict, "names")
+		_, err = s.PlanRotation(s.ctx, "b")
 		s.wantKind(err, enroll.KindConflict, "names")
 		b.on("Active", func(context.Context) error { return errors.New("no route to host") })
 		_, err = s.RotateBroker(s.ctx, as("op", ""), "b", false)

@@ -114,7 +114,7 @@ func (v *visit) brokerCommands(b *enroll.Broker) []equivalent {
 	if v.may(enroll.MayVerify) {
 		all = append(all, v.verifyCommand(b.ID))
 	}
-	if v.may(enroll.MayRunBrokers) {
+	if v.may(enroll.MayRunBrokers) && v.site.service.DrivesBroker(b.ID) {
 		below := "/brokers/" + b.ID + "/rotations"
 		all = append(all,
 			equivalent{"Plan a rotation", v.site.command(below, map[string]any{"dryRun": true}, "broker", "rotate", b.ID, "--dry-run")},

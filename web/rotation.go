@@ -8,10 +8,11 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-// rotationRoutes are the rotations of brokers' certificates. Each begins with a
-// plan (a dry run), which has a page of its own and is confirmed there.
+// rotationRoutes are the rotations of brokers' certificates. The plan of one has
+// a page of its own, and is confirmed there.
 func rotationRoutes() []route {
 	return []route{
+		{Method: get, Pattern: "/brokers/{id}/rotate", Permission: enroll.MayRunBrokers, handle: getPlan},
 		{Method: post, Pattern: "/brokers/{id}/rotations", Permission: enroll.MayRunBrokers, handle: postRotation},
 		{Method: get, Pattern: "/rotations", Permission: enroll.MaySeeRotations, live: true, handle: getRotations},
 		{Method: get, Pattern: "/rotations/{id}", Permission: enroll.MaySeeRotations, live: true, handle: getRotation},
@@ -20,15 +21,37 @@ func rotationRoutes() []route {
 
 func rotationURL(id string) string { return "/rotations/" + url.PathEscape(id) }
 
-// postRotation makes a plan, or with "confirmed" starts a rotation.
+func getPlan(v *visit) (answer, error) {
+	r, err := v.site.service.PlanRotation(v.ctx(), v.param("id"))
+	if err != nil {
+		return v.refused(err, func(r *refusal) (answer, error) { return planAnswer(v, nil, r) })
+	}
+	return planAnswer(v, r, nil)
+}
+
+// A planPage is what a rotation would do now.
+type planPage struct {
+	ID    string        // of the broker
+	Plan  *rotationPage // nil when it cannot be made
+	Error *refusal
+}
+
+func planAnswer(v *visit, plan *enroll.Rotation, r *refusal) (answer, error) {
+	p := planPage{ID: v.param("id"), Error: r}
+	if plan != nil {
+		p.Plan = v.rotationPage(plan)
+	}
+	return page{name: "rotate", title: "Rotate " + p.ID, data: p}, nil
+}
+
 func postRotation(v *visit) (answer, error) {
-	id, planned := v.param("id"), v.form("confirmed") == ""
-	r, err := v.site.service.RotateBroker(v.ctx(), v.call(), id, planned)
+	id := v.param("id")
+	r, err := v.site.service.RotateBroker(v.ctx(), v.call(), id, false)
 	if again, ok := errors.AsType[*enroll.Replay](err); ok {
 		r, err = replayed[enroll.Rotation](again)
 	}
 	if err != nil {
-		return v.refused(err, func(r *refusal) (answer, error) { return brokerAnswer(v, nil, "rotate", r) })
+		return v.refused(err, func(r *refusal) (answer, error) { return planAnswer(v, nil, r) })
 	}
 	return redirect{rotationURL(r.ID)}, nil
 }
@@ -101,12 +124,8 @@ type rotationStep struct {
 	Since time.Time // the clock runs from then; zero when it does not run
 }
 
-func getRotation(v *visit) (answer, error) {
-	r, err := v.site.service.Rotation(v.ctx(), v.param("id"))
-	if err != nil {
-		return nil, err
-	}
-	p := rotationPage{Rotation: r, BrokerURL: brokerURL(r.Broker)}
+func (v *visit) rotationPage(r *enroll.Rotation) *rotationPage {
+	p := &rotationPage{Rotation: r, BrokerURL: brokerURL(r.Broker)}
 	running := false
 	for _, s := range r.Steps {
 		step := rotationStep{Step: s, Does: rotationSteps[s.Name]}
@@ -118,12 +137,20 @@ func getRotation(v *visit) (answer, error) {
 		}
 		p.Steps = append(p.Steps, step)
 	}
-	if r.State == enroll.RotationPlanned && v.may(enroll.MayRunBrokers) {
-		p.Commands = []equivalent{{"Rotate now", v.site.command("/brokers/"+r.Broker+"/rotations", nil, "broker", "rotate", r.Broker, "--wait")}}
+	if v.may(enroll.MayRunBrokers) {
+		below := "/brokers/" + r.Broker + "/rotations"
+		p.Commands = []equivalent{
+			{"Plan", v.site.command(below, map[string]any{"dryRun": true}, "broker", "rotate", r.Broker, "--dry-run")},
+			{"Rotate", v.site.command(below, nil, "broker", "rotate", r.Broker, "--wait")},
+		}
 	}
-	title := "Rotation of " + r.Broker
-	if r.State == enroll.RotationPlanned {
-		title = "Plan of a rotation of " + r.Broker
+	return p
+}
+
+func getRotation(v *visit) (answer, error) {
+	r, err := v.site.service.Rotation(v.ctx(), v.param("id"))
+	if err != nil {
+		return nil, err
 	}
-	return page{name: "rotation", title: title, data: p}, nil
+	return page{name: "rotation", title: "Rotation of " + r.Broker, data: v.rotationPage(r)}, nil
 }

@@ -41,7 +41,44 @@ func stepLabel(name mqtts.StepName) string {
 // A trace is a report as it is drawn.
 type trace struct {
 	*mqtts.Report
-	Steps []traceStep
+	Steps  []traceStep
+	Checks []checkRow // of what must be refused; empty when that was not tried
+}
+
+// A checkRow is something that the broker must refuse.
+type checkRow struct {
+	mqtts.Check
+	Label string
+	Saw   string
+}
+
+// checkLabels are the checks, for people.
+var checkLabels = map[mqtts.CheckName]string{
+	mqtts.CheckNoClientCertificate:   "No client certificate",
+	mqtts.CheckForeignCA:             "A foreign authority's certificate",
+	mqtts.CheckSameNameRogueCA:       "A rogue authority of the same name",
+	mqtts.CheckExpired:               "An expired certificate",
+	mqtts.CheckNotYetValid:           "A certificate of the future",
+	mqtts.CheckWrongUsage:            "A certificate that is not for clients",
+	mqtts.CheckRevoked:               "A revoked certificate",
+	mqtts.CheckPlaintext:             "MQTT without TLS",
+	mqtts.CheckOldTLS:                "TLS 1.0 and 1.1",
+	mqtts.CheckResumeAfterRevocation: "A revoked certificate's TLS session",
+}
+
+func checkRows(checks []mqtts.Check) []checkRow {
+	rows := make([]checkRow, len(checks))
+	for i, c := range checks {
+		rows[i] = checkRow{Check: c, Label: checkLabels[c.Name], Saw: "not tried"}
+		if rows[i].Label == "" {
+			rows[i].Label = words(c.Name)
+		}
+		if c.Observed == nil {
+			continue
+		}
+		rows[i].Saw = pick(c.Observed.Error == "", "accepted", c.Observed.Error) + ", at " + stepLabel(c.Observed.Step)
+	}
+	return rows
 }
 
 // A traceStep is one of the eight steps.
@@ -60,7 +97,7 @@ type layerCell struct {
 }
 
 func traceOf(r *mqtts.Report) *trace {
-	t := &trace{Report: r}
+	t := &trace{Report: r, Checks: checkRows(r.Checks)}
 	whole := 0.0
 	for _, s := range r.Steps {
 		whole += s.DurationMs
