@@ -127,6 +127,7 @@ func TestSessionFollowsUser(t *testing.T) {
 func TestSecondFactor(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	s.clock.stop()
 	s.addEve(enroll.RoleAdmin)
 	session, err := s.signIn(evesPassword, "")
 	s.must(err)
@@ -177,6 +178,7 @@ func TestSecondFactor(t *testing.T) {
 func TestCodesAreLimited(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	s.clock.stop()
 	s.addEve(enroll.RoleAdmin)
 	session, err := s.signIn(evesPassword, "")
 	s.must(err)

@@ -121,10 +121,27 @@ func makeHierarchy(ctx context.Context, dir string) (*ca.Hierarchy, error) {
 }
 
 // A clock is the time, moved.
-type clock struct{ offset atomic.Int64 }
+type clock struct {
+	offset atomic.Int64
+	still  atomic.Pointer[time.Time] // nil while it runs
+}
 
-func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.offset.Load())) }
+func (c *clock) now() time.Time {
+	at := time.Now()
+	if still := c.still.Load(); still != nil {
+		at = *still
+	}
+	return at.Add(time.Duration(c.offset.Load()))
+}
+
 func (c *clock) forward(d time.Duration) { c.offset.Add(int64(d)) }
+
+// stop keeps the clock from running by itself, for tests of limits of a second
+// or so, which a busy machine would outlast.
+func (c *clock) stop() {
+	now := time.Now()
+	c.still.Store(&now)
+}
 
 // A site is a database with an authority, and the servers that work on it.
 type site struct {

@@ -99,6 +99,7 @@ func TestRefusedLoginsAreAlike(t *testing.T) {
 func TestLoginLimits_I28(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	s.clock.stop()
 	s.addEve(enroll.RoleAdmin)
 	replica := s.server(s.openStore())
 	events := s.newEvents(func() {
@@ -136,6 +137,7 @@ func TestLoginLimits_I28(t *testing.T) {
 func TestLoginLimitOfAddress_I28(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	s.clock.stop()
 	s.addEve(enroll.RoleAdmin)
 	const from = "2001:db8::/64"
 	for range 8 {
