@@ -103,6 +103,7 @@ func (s *Service) Attention(ctx context.Context) (*Attentions, error) {
 // A BrokerLook is what is known of a broker at a glance.
 type BrokerLook struct {
 	Broker       string
+	Kind         string
 	Status       BrokerStatus
 	StatusAt     time.Time // since when
 	ServedSHA256 string    // of the certificate that it showed last; empty while it showed none

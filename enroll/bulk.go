@@ -1,9 +1,6 @@
 package enroll
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
 // A BulkAction is what is done to many devices at once.
 type BulkAction string
@@ -59,10 +56,6 @@ type BulkRefusal struct {
 	First  []string `json:"first"` // ids, at most 10
 }
 
-// PlanBulk returns what a bulk change would do. ca.KindMalformed when it names
-// or finds too many devices, or none.
-func (s *Service) PlanBulk(ctx context.Context, b Bulk) (*BulkPlan, error) { return nil, errNotYet }
-
 // A BulkState says how far a bulk change is.
 type BulkState string
 
@@ -94,22 +87,4 @@ type BulkResult struct {
 type BulkFailure struct {
 	Device  string `json:"device"`
 	Message string `json:"message"`
-}
-
-// RunBulk starts a bulk change in the background, and returns its row;
-// BulkResult shows how far it is. It resumes after a crash, and changes no
-// device twice (I2). KindConflict when the fingerprint is not that of what
-// would be done now.
-func (s *Service) RunBulk(ctx context.Context, c Call, b Bulk) (*BulkResult, error) {
-	return nil, errNotYet
-}
-
-// BulkResult returns a bulk change.
-func (s *Service) BulkResult(ctx context.Context, id string) (*BulkResult, error) {
-	return nil, errNotYet
-}
-
-// BulkResults lists bulk changes, newest first.
-func (s *Service) BulkResults(ctx context.Context, p Page) ([]*BulkResult, string, error) {
-	return nil, "", errNotYet
 }

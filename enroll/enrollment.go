@@ -61,7 +61,18 @@ type Renewal struct {
 // (same idempotency key, same one-time token, or a device that still has its
 // key) gets the first certificate again, Replayed set, and issues nothing (I5).
 func (s *Service) EnrollDevice(ctx context.Context, c Call, r EnrollRequest) (*Enrollment, error) {
-	e, err := s.admit(ctx, c, r)
+	var order string
+	e, err := s.enrollDevice(ctx, c, r, &order)
+	if err != nil {
+		s.refused.note(order, r.DeviceID, err, s.now())
+	}
+	return e, err
+}
+
+// enrollDevice is EnrollDevice. order is set once it is known, and known to
+// exist.
+func (s *Service) enrollDevice(ctx context.Context, c Call, r EnrollRequest, order *string) (*Enrollment, error) {
+	e, err := s.admit(ctx, c, r, order)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +104,7 @@ type enrolling struct {
 }
 
 // admit checks everything about a request that needs no transaction.
-func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest) (*enrolling, error) {
+func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *string) (*enrolling, error) {
 	if err := CheckDeviceID("deviceId", r.DeviceID); err != nil {
 		return nil, err
 	}
@@ -106,6 +117,7 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest) (*enrollin
 	}
 	order := r.WorkOrder
 	if token != nil {
+		*known = token.WorkOrder
 		if order != "" && order != token.WorkOrder {
 			return nil, ca.Errorf(KindTokenOtherOrder, "workOrder", "leave workOrder out, or use a token of that order", "the token is for another work order")
 		}
@@ -122,6 +134,7 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest) (*enrollin
 	if err != nil {
 		return nil, err
 	}
+	*known = order
 	request, err := ca.ParseRequest("csr", []byte(r.CSR))
 	if err != nil {
 		return nil, err

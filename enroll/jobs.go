@@ -22,6 +22,7 @@ const (
 	JobDisconnect   JobKind = "disconnect"     // subject: device id
 	JobTidy         JobKind = "tidy"           // subject: none
 	JobCount        JobKind = "count-fleet"    // subject: none
+	JobBulk         JobKind = "bulk"           // subject: id of a bulk change
 )
 
 // keepAnswers is how long an idempotency key is kept that no certificate was
@@ -39,6 +40,7 @@ func (s *Service) Jobs() map[JobKind]func(ctx context.Context, subject string) e
 		JobWebhook:      s.deliver,
 		JobTidy:         s.tidy,
 		JobCount:        s.countFleet,
+		JobBulk:         s.advanceBulk,
 	}
 }
 

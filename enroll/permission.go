@@ -13,6 +13,7 @@ const (
 	MaySeeOrders    Permission = "see-orders"    // work orders
 	MayRevoke       Permission = "revoke"        // devices and certificates
 	MayHold         Permission = "hold"          // and release devices
+	MayRetire       Permission = "retire"        // devices
 	MayRunBrokers   Permission = "run-brokers"   // register them, certify them, rotate their certificates
 	MaySeeRotations Permission = "see-rotations" //
 	MayVerify       Permission = "verify"        // brokers
@@ -29,6 +30,7 @@ var permitted = map[Permission][]Role{
 	MaySeeOrders:    {RoleFactory, RoleOperator, RoleAuditor},
 	MayRevoke:       {RoleSecurity},
 	MayHold:         {RoleOperator, RoleSecurity},
+	MayRetire:       {RoleOperator, RoleSecurity},
 	MayRunBrokers:   {RoleOperator},
 	MaySeeRotations: {RoleOperator, RoleAuditor},
 	MayVerify:       {RoleOperator, RoleSecurity},

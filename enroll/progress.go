@@ -81,13 +81,29 @@ type RefusalCount struct {
 
 // A RefusedUnit is one refused enrollment.
 type RefusedUnit struct {
+	ID      string    `json:"-"`      // UUIDv7
 	Device  string    `json:"device"` // as it called itself; empty when that is no device id
 	Kind    ca.Kind   `json:"kind"`
 	Message string    `json:"message"`
 	At      time.Time `json:"at"`
 }
 
+// Bounds of a work order's progress.
+const (
+	progressMinutes = 60
+	progressUnits   = 20
+)
+
 // WorkOrderProgress returns how a work order comes along.
 func (s *Service) WorkOrderProgress(ctx context.Context, id string) (*WorkOrderProgress, error) {
-	return nil, errNotYet
+	o, err := s.store.WorkOrder(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.store.OrderProgress(ctx, id, s.now().Truncate(time.Minute).Add(-(progressMinutes-1)*time.Minute), progressMinutes, progressUnits)
+	if err != nil {
+		return nil, err
+	}
+	p.Order = o
+	return p, nil
 }

@@ -2,6 +2,9 @@ package enroll
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -14,7 +17,6 @@ type Enforcement string
 // The enforcements.
 const (
 	EnforceCRL  Enforcement = "crl"  // gets every CRL from here, and its sessions are closed from here
-	EnforceHook Enforcement = "hook" // asks, or is told by a list of its own
 	EnforceNone Enforcement = "none" // nothing here reaches it: it fetches CRLs by itself, or does not
 )
 
@@ -45,8 +47,99 @@ type PlannedCRL struct {
 	NextUpdate        time.Time `json:"nextUpdate"`
 }
 
+// planPatience is how long a broker may take to list its sessions.
+const planPatience = 2 * time.Second
+
 // RevocationPlan returns what revoking a device will do, within about two
 // seconds: a broker that does not list its sessions in that time says so.
 func (s *Service) RevocationPlan(ctx context.Context, deviceID string) (*RevocationPlan, error) {
-	return nil, errNotYet
+	d, err := s.store.Device(ctx, deviceID)
+	if err != nil {
+		return nil, err
+	}
+	p := &RevocationPlan{Device: d, Certificates: []*ca.Certificate{}, Brokers: []PlannedBroker{}, CRLs: []PlannedCRL{}}
+	if d.Status == DeviceRevoked || d.Status == DeviceRetired {
+		p.Refused = fmt.Sprintf("device %s is %s already", d.ID, d.Status)
+	}
+	for _, c := range d.Certificates {
+		if c.Status != ca.StatusRevoked {
+			p.Certificates = append(p.Certificates, c)
+		}
+	}
+	if p.CRLs, err = s.plannedCRLs(ctx, p.Certificates); err != nil {
+		return nil, err
+	}
+	if p.Brokers, err = s.plannedBrokers(ctx); err != nil {
+		return nil, err
+	}
+	s.askSessions(ctx, p.Brokers, deviceID)
+	return p, nil
+}
+
+// plannedCRLs returns what CRLs certificates go on.
+func (s *Service) plannedCRLs(ctx context.Context, certs []*ca.Certificate) ([]PlannedCRL, error) {
+	newest, err := s.store.NewestCRLs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := []PlannedCRL{}
+	for _, c := range certs {
+		planned := PlannedCRL{Issuer: c.IssuerID, DistributionPoint: c.CDP}
+		for _, crl := range newest {
+			if crl.IssuerID == c.IssuerID {
+				planned.Number, planned.Entries, planned.NextUpdate = crl.Number, crl.Entries, crl.NextUpdate
+			}
+		}
+		if !slices.Contains(all, planned) {
+			all = append(all, planned)
+		}
+	}
+	return all, nil
+}
+
+// plannedBrokers returns every broker, and how it learns of a revocation.
+func (s *Service) plannedBrokers(ctx context.Context) ([]PlannedBroker, error) {
+	looks, err := s.store.BrokerLooks(ctx, maxLooks)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]PlannedBroker, len(looks))
+	for i, b := range looks {
+		all[i] = PlannedBroker{Broker: b.Broker, Kind: b.Kind, Enforcement: EnforceNone, Sessions: []brokers.Session{}}
+		if driver := s.cfg.Drivers[b.Broker]; driver != nil {
+			all[i].Enforcement = EnforceCRL
+		}
+	}
+	return all, nil
+}
+
+// askSessions asks every broker that is driven for the device's live sessions,
+// all at once.
+func (s *Service) askSessions(ctx context.Context, all []PlannedBroker, device string) {
+	ctx, cancel := context.WithTimeout(ctx, planPatience)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range all {
+		b := &all[i]
+		driver := s.cfg.Drivers[b.Broker]
+		if driver == nil {
+			b.SessionsError = "nothing here asks this broker for its sessions"
+			continue
+		}
+		wg.Go(func() {
+			sessions, err := driver.Sessions(ctx)
+			switch {
+			case err != nil && ctx.Err() != nil:
+				b.SessionsError = fmt.Sprintf("the broker did not answer within %v", planPatience)
+			case err != nil:
+				b.SessionsError = err.Error()
+			}
+			for _, session := range sessions {
+				if session.Identity == device {
+					b.Sessions = append(b.Sessions, session)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -56,6 +56,8 @@ type Service struct {
 	unprovenMu sync.Mutex
 	unproven   map[string]bool // revocations whose last attempt here ended without proof
 	uses       tokenUses
+	refused    refusals
+	watched    watches
 	sessions   sessionUses
 }
 

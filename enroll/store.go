@@ -29,6 +29,7 @@ type Store interface {
 	EventStore
 	IssuerStore
 	OverviewStore
+	BulkStore
 	// Ping reports whether the store answers and can be written.
 	Ping(ctx context.Context) error
 	// Tidy deletes what nothing reads any more: CRLs before an issuer's newest
@@ -175,6 +176,13 @@ type OrderStore interface {
 	// what was issued.
 	UpdateWorkOrder(ctx context.Context, id string, u WorkOrderUpdate, at time.Time, c Change) (*WorkOrder, error)
 	CreateEnrollmentToken(ctx context.Context, t EnrollmentToken, c Change) error
+	// OrderProgress returns devices enrolled for a work order in each of some
+	// minutes from a time on, the last of them, and what was refused: all but
+	// the order itself.
+	OrderProgress(ctx context.Context, id string, from time.Time, minutes, units int) (*WorkOrderProgress, error)
+	// SaveRefusals adds refused enrollments; of each order it keeps the last
+	// few. It is no change of state.
+	SaveRefusals(ctx context.Context, all []OrderRefusals) error
 	EnrollmentTokenByHash(ctx context.Context, hash []byte) (*EnrollmentToken, error)
 	// EnrollmentTokens lists those of a work order, newest first.
 	EnrollmentTokens(ctx context.Context, order string, p Page) ([]*EnrollmentToken, string, error)
@@ -292,6 +300,12 @@ type RotationStore interface {
 type EventStore interface {
 	Events(ctx context.Context, f EventFilter, p Page) ([]*Event, string, error) // newest first
 	Event(ctx context.Context, id string) (*Event, error)
+	// DeviceEvents lists the events of a device, of its certificates and of its
+	// revocations, newest first.
+	DeviceEvents(ctx context.Context, device string, p Page) ([]*Event, string, error)
+	// NewestEvents returns, for each subject, something that changes with every
+	// event about it; "*" stands for all.
+	NewestEvents(ctx context.Context, subjects []string) (map[string]string, error)
 	// RecordEvent stores a change that has no row of its own, such as a start.
 	RecordEvent(ctx context.Context, c Change) error
 }
@@ -324,6 +338,22 @@ type OverviewStore interface {
 	CountFleet(ctx context.Context, now time.Time) error
 	Figures(ctx context.Context) (*Figures, error)   // the newest counted; zero for none
 	Forecast(ctx context.Context) (*Forecast, error) // the newest counted; zero for none
+}
+
+// BulkStore keeps changes of many devices as resumable rows.
+type BulkStore interface {
+	// CreateBulk stores a running change with the devices it is about.
+	CreateBulk(ctx context.Context, b BulkResult, devices []string, c Change) error
+	Bulk(ctx context.Context, id string) (*BulkResult, error)
+	Bulks(ctx context.Context, p Page) ([]*BulkResult, string, error) // newest first
+	// DeviceStatuses returns the status of each device that there is.
+	DeviceStatuses(ctx context.Context, ids []string) (map[string]DeviceStatus, error)
+	// BulkWaiting returns devices that are neither done nor failed, by id.
+	BulkWaiting(ctx context.Context, id string, limit int) ([]string, error)
+	// SaveBulk says what became of devices: an empty message for done. Those
+	// of which that is said already stay. When none waits any more the change
+	// is done, as of a time.
+	SaveBulk(ctx context.Context, id string, outcomes map[string]string, at time.Time, c Change) error
 }
 
 // A Page asks for a part of a listing by keyset paging: at most Limit items

@@ -202,16 +202,5 @@ func (s *Service) SaveTokenUses(ctx context.Context) error {
 // KeepTokenUses writes when tokens were last used, beside the requests, until
 // ctx ends.
 func (s *Service) KeepTokenUses(ctx context.Context) {
-	ticker := time.NewTicker(tokenUseFlush)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			if err := s.SaveTokenUses(ctx); err != nil {
-				s.log.Warn("keep when tokens were last used", "err", err)
-			}
-		}
-	}
+	s.keep(ctx, tokenUseFlush, "keep when tokens were last used", s.SaveTokenUses)
 }

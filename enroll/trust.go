@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"time"
 
@@ -89,7 +90,20 @@ func (s *Service) Certificates(ctx context.Context, f CertificateFilter, p Page)
 
 // Events lists the audit trail, newest first.
 func (s *Service) Events(ctx context.Context, f EventFilter, p Page) ([]*Event, string, error) {
+	if err := f.check(); err != nil {
+		return nil, "", err
+	}
 	return s.store.Events(ctx, f, p)
+}
+
+var actionPattern = regexp.MustCompile(`^[a-z0-9.-]{1,64}$`)
+
+// check refuses what no action begins with.
+func (f EventFilter) check() error {
+	if f.ActionPrefix != "" && !actionPattern.MatchString(f.ActionPrefix) {
+		return ca.Errorf(ca.KindMalformed, "actionPrefix", "give the beginning of an action, such as device.", "%.80q begins no action", f.ActionPrefix)
+	}
+	return nil
 }
 
 // Event returns one event of the audit trail.

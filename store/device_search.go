@@ -80,7 +80,7 @@ func deviceListing(f enroll.DeviceFilter, now time.Time) *listing[foundDevice] {
 		rest.Status = ""
 	}
 	if l.byTime == "" && f.Prefix != "" {
-		l.filters = append(l.filters, between("id", f.Prefix)...)
+		l.filters = append(l.filters, beginning("id", f.Prefix)...)
 		rest.Prefix = ""
 	}
 	l.rest = restOf(rest, now)
@@ -91,8 +91,9 @@ func hasExpiry(f enroll.DeviceFilter) bool {
 	return f.Expired || f.ExpiresUnder > 0 || f.ExpiresOver > 0
 }
 
-// between returns the conditions of a column's text that begins with ASCII.
-func between(column, prefix string) []filter {
+// beginning returns the conditions of a column's text that begins with some
+// ASCII.
+func beginning(column, prefix string) []filter {
 	last := prefix[len(prefix)-1]
 	return []filter{where(column+" >= ?", prefix), where(column+" < ?", prefix[:len(prefix)-1]+string(rune(last+1)))}
 }
@@ -183,7 +184,7 @@ func restOf(f enroll.DeviceFilter, now time.Time) []filter {
 		all = append(all, expiryConditions(f, now)...)
 	}
 	if f.Prefix != "" {
-		all = append(all, between("id", f.Prefix)...)
+		all = append(all, beginning("id", f.Prefix)...)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Attributes)) {
 		pair := jsonOf(map[string]string{name: f.Attributes[name]})

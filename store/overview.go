@@ -10,7 +10,7 @@ import (
 
 // BrokerLooks implements enroll.OverviewStore, by id.
 func (s *Store) BrokerLooks(ctx context.Context, limit int) ([]enroll.BrokerLook, error) {
-	all, err := collect(ctx, s.db, scanBrokerLook, `SELECT b.id, b.status, b.status_at, b.served_sha256, b.served_at,
+	all, err := collect(ctx, s.db, scanBrokerLook, `SELECT b.id, b.kind, b.status, b.status_at, b.served_sha256, b.served_at,
 			COALESCE(c.serial, ''), COALESCE(c.sha256, ''), COALESCE(c.status, ''), COALESCE(c.not_before, 0), COALESCE(c.not_after, 0), COALESCE(c.recorded_at, 0),
 			COALESCE(r.id, ''), COALESCE(r.state, ''), COALESCE(r.at, 0)
 		FROM brokers b
@@ -26,7 +26,7 @@ func scanBrokerLook(row scanner) (enroll.BrokerLook, error) {
 	var b enroll.BrokerLook
 	var c enroll.NewestCertificate
 	var r enroll.LastRotation
-	err := row.Scan(&b.Broker, &b.Status, atTime{&b.StatusAt}, &b.ServedSHA256, atTime{&b.ServedAt},
+	err := row.Scan(&b.Broker, &b.Kind, &b.Status, atTime{&b.StatusAt}, &b.ServedSHA256, atTime{&b.ServedAt},
 		&c.SerialNumber, &c.SHA256, &c.Status, atTime{&c.NotBefore}, atTime{&c.NotAfter}, atTime{&c.RecordedAt},
 		&r.ID, &r.State, atTime{&r.At})
 	if c.SerialNumber != "" {

@@ -283,6 +283,7 @@ func (s *server) serve(ctx context.Context) error {
 	go s.identity.keep(background)
 	go s.keepSkew(background)
 	go s.service.KeepTokenUses(background)
+	go s.service.KeepRefusals(background)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(&fleetCollector{service: s.service, log: s.cfg.log})
@@ -338,7 +339,7 @@ func (s *server) stop() error {
 	}
 	if s.cancel != nil {
 		s.cancel()
-		all = append(all, s.service.SaveTokenUses(ctx))
+		all = append(all, s.service.SaveTokenUses(ctx), s.service.SaveRefusals(ctx))
 	}
 	for _, b := range s.brokers {
 		all = append(all, b.close())

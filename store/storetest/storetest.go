@@ -28,6 +28,8 @@ func Run(t *testing.T, open func(t *testing.T) enroll.Store) {
 		{"issuer", issuerTests},
 		{"paging", pagingTests},
 		{"search", searchTests},
+		{"bulk", bulkTests},
+		{"timeline", timelineTests},
 		{"overview", overviewTests},
 		{"life", lifeTests},
 		{"broker", brokerTests},
