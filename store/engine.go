@@ -59,6 +59,12 @@ type engine interface {
 	columns(ctx context.Context, q querier) ([]catalogColumn, error)
 	// references lists the foreign keys.
 	references(ctx context.Context, q querier) ([]reference, error)
+	// load inserts many rows of a table, in a transaction that update began.
+	load(ctx context.Context, q tx, table string, columns []string, rows [][]any) error
+	// indexes lists the tables' indexes that are no constraint's.
+	indexes(ctx context.Context, q querier, tables []string) ([]indexText, error)
+	// analyze follows a load, outside any transaction.
+	analyze(ctx context.Context) error
 	// fault says what kind of failure an error of the driver is.
 	fault(err error) fault
 	// startJobs works off jobs until the returned stop is called.
