@@ -268,6 +268,66 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// FuzzEncoded has another codec write packets of any fields: ours reads them, and
+// reads the same.
+func FuzzEncoded(f *testing.F) {
+	f.Add(byte(0), true, byte(0x87), uint16(7), "because", "a/b", []byte("hello"))
+	f.Add(byte(3), false, byte(1), uint16(1), "", "a", []byte{})
+	f.Fuzz(func(t *testing.T, kind byte, five bool, code byte, id uint16, reason, topic string, payload []byte) {
+		if len(reason) > 1000 || len(topic) == 0 || len(topic) > 1000 || len(payload) > 1000 || !validUTF8([]byte(reason)) || !validUTF8([]byte(topic)) {
+			return
+		}
+		v := mqtt311
+		if five {
+			v = mqtt5
+		}
+		pk := packets.Packet{ProtocolVersion: byte(v), PacketID: max(1, id), ReasonCode: code, Properties: packets.Properties{
+			ReasonString: reason, User: []packets.UserProperty{{Key: "k", Val: reason}, {Key: "k", Val: ""}}}}
+		if !five {
+			pk.Properties = packets.Properties{}
+			reason = ""
+		}
+		switch kind % 5 {
+		case 0:
+			pk.FixedHeader.Type, pk.SessionPresent = packets.Connack, id&1 == 1
+			ack, err := decodeConnack(bodyOf(t, &pk, pk.ConnackEncode), v)
+			if err != nil || ack.code != code || ack.reason != reason || ack.sessionPresent != (id&1 == 1) {
+				t.Fatalf("CONNACK %+v: %+v, %v", pk, ack, err)
+			}
+		case 1:
+			if code > 2 && code < 0x80 {
+				return // reserved, MQTT-3.9.3-2
+			}
+			pk.FixedHeader.Type, pk.ReasonCodes = packets.Suback, []byte{code}
+			ack, err := decodeSuback(bodyOf(t, &pk, pk.SubackEncode), v)
+			if err != nil || ack.code != code || ack.id != pk.PacketID || ack.reason != reason {
+				t.Fatalf("SUBACK %+v: %+v, %v", pk, ack, err)
+			}
+		case 2:
+			pk.FixedHeader.Type = packets.Puback
+			ack, err := decodePuback(bodyOf(t, &pk, pk.PubackEncode), v)
+			if err != nil || ack.id != pk.PacketID || five && code >= 0x80 && ack.code != code {
+				t.Fatalf("PUBACK %+v: %+v, %v", pk, ack, err)
+			}
+		case 3:
+			pk.FixedHeader.Type, pk.FixedHeader.Qos, pk.TopicName, pk.Payload = packets.Publish, code&1, topic, payload
+			p, err := decodePublish(pk.FixedHeader.Qos<<1, bodyOf(t, &pk, pk.PublishEncode), v)
+			if err != nil || p.topic != topic || !bytes.Equal(p.payload, payload) || p.qos == 1 && p.id != pk.PacketID {
+				t.Fatalf("PUBLISH %+v: %+v, %v", pk, p, err)
+			}
+		case 4:
+			if !five {
+				return // brokers of 3.1.1 have none
+			}
+			pk.FixedHeader.Type = packets.Disconnect
+			ack, err := decodeDisconnect(bodyOf(t, &pk, pk.DisconnectEncode))
+			if err != nil || ack.code != code {
+				t.Fatalf("DISCONNECT %+v: %+v, %v", pk, ack, err)
+			}
+		}
+	})
+}
+
 func agree(t *testing.T, pk *packets.Packet, body []byte, same func() bool) {
 	t.Helper()
 	if err := oracleBody(pk, body); err == nil && !same() {
