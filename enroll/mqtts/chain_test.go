@@ -45,7 +45,8 @@ func TestServerCertificate(t *testing.T) {
 		change      func(*mqtts.Target)
 		codes       []mqtts.Code
 	}{
-		{"unknown CA, unrelated root sent", with(other.issue(t, "broker.test"), newAuthority(t, "Unrelated Root", nil)), nil, []mqtts.Code{mqtts.CodeServerMissingIntermediate}},
+		{"unknown CA, unrelated root sent", with(other.issue(t, "broker.test"), newAuthority(t, "Unrelated Root", nil)), nil, []mqtts.Code{mqtts.CodeServerUnknownCA}},
+		{"unknown CA, root not sent", other.issue(t, "broker.test"), nil, []mqtts.Code{mqtts.CodeServerUnknownCA}},
 		{"self-signed", selfSigned(t), nil, []mqtts.Code{mqtts.CodeServerUnknownCA}},
 		{"issuer not sent", alone(f.broker), nil, []mqtts.Code{mqtts.CodeServerMissingIntermediate}},
 		{"unknown CA, leaf alone", alone(other.issue(t, "broker.test")), nil, []mqtts.Code{mqtts.CodeServerMissingIntermediate}},

@@ -140,6 +140,10 @@ func (j *judgement) explainTrust(err error) {
 	case p.forged != nil:
 		j.find(CodeServerSameNameOtherKey, facts{
 			"subject": subjectOf(p.forged), "issuer": issuerOf(p.forged)})
+	case p.orphan != nil && !p.orphan.Equal(j.leaf):
+		// Its authorities were sent as far as somebody had put them together:
+		// what is left out of a chain in good order is its root.
+		j.find(CodeServerUnknownCA, facts{"root": issuerOf(p.orphan)})
 	case p.orphan != nil:
 		j.find(CodeServerMissingIntermediate, facts{
 			"subject": subjectOf(p.orphan), "issuer": issuerOf(p.orphan)})

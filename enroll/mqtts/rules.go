@@ -86,7 +86,7 @@ var rules = map[Code]rule{
 
 	CodeServerUnknownCA: {failure,
 		"The broker's chain ends in {root}, which is not in the trust bundle.",
-		"If this is the right broker, add that root to the trust bundle of every client; otherwise find out who answers at {address}."},
+		"If this is the right broker, add its root to the trust bundle of every client, or give the bundle that has it; otherwise find out who answers at {address}. If the broker leaves out an authority of its chain, let it send that."},
 	CodeServerMissingIntermediate: {failure,
 		"The broker sent no certificate of {issuer}, which issued {subject}, and the trust bundle has none either. The bundle may also lack the root.",
 		"Let the broker send its full chain: certificate first, then {issuer} (Mosquitto: all of them in certfile). If {issuer} is a root, add it to the trust bundle."},

@@ -52,7 +52,9 @@ func (r *run) prepare() {
 		r.roots.AddCert(c)
 	}
 	if r.target.FetchCRLs != nil {
-		crls, err := r.target.FetchCRLs(r.ctx)
+		ctx, cancel := context.WithTimeout(r.ctx, r.target.StepTimeout)
+		defer cancel()
+		crls, err := r.target.FetchCRLs(ctx)
 		r.target.CRLs, r.crlError = slices.Concat(r.target.CRLs, crls), err
 	}
 	r.own = examine(r.target)
