@@ -53,7 +53,8 @@ type Target struct {
 	// revoked) and our own certificate (to explain a refusal). Of their entries
 	// those in Raw count; ParseCRL leaves them there.
 	CRLs []*x509.RevocationList
-	// FetchCRLs, when set, is called once, bounded as a step is, for more of them. When it fails the run goes on, and cannot pass: at best it is
+	// FetchCRLs, when set, is called once, bounded as a step is, for more of
+	// them. When it fails the run goes on, and cannot pass: at best it is
 	// inconclusive.
 	FetchCRLs func(context.Context) ([]*x509.RevocationList, error)
 
