@@ -39,7 +39,7 @@ func forecastOf(f *enroll.Forecast) forecastView {
 			}
 		}
 		column := chartColumn{Parts: row.Counts, Label: w.Week + ": " + pick(len(words) > 0, strings.Join(words, ", "), "none")}
-		if n%13 == 0 {
+		if n%13 == 0 && n+6 < len(f.Weeks) { // a word at the edge would be cut
 			column.Tick = w.From.UTC().Format("Jan 2006")
 		}
 		columns = append(columns, column)

@@ -130,7 +130,7 @@ func (v *visit) rotationPage(r *enroll.Rotation) *rotationPage {
 	for _, s := range r.Steps {
 		step := rotationStep{Step: s, Does: rotationSteps[s.Name]}
 		if r.State == enroll.RotationRunning && !running && (s.State == enroll.StepRunning || s.State == enroll.StepPending) {
-			step.Since, running = r.At, true
+			step.State, step.Since, running = enroll.StepRunning, r.At, true
 		}
 		if s.State == enroll.StepFailed && p.Why == "" {
 			p.Why = s.Name + ": " + s.Detail
