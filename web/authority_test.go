@@ -1,0 +1,149 @@
+package web_test
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/PuerkitoBio/goquery"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+// Everybody sees the issuers as they hang on each other, and takes their files.
+func TestAuthority(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, role := range enroll.Roles() {
+		s.as(role).get("/authority").want(http.StatusOK)
+	}
+	v := s.as(enroll.RoleAuditor)
+	p := v.get("/authority").has("ECDSA P-256, signed with ECDSA-SHA256", "http://status.test/crl/device.crl", "Generation", "fleetca root crl --data DIR --root-key FILE")
+	p.count(".tree > li", 3).count(".tree .tree > li", 2).count("#root-crl", 1).count(".issuer .state.warn, .issuer .state.bad, .life:not(.ok)", 0)
+	if root := p.Find(".tree > li > .issuer h3").First().Text(); !strings.HasPrefix(root, "root") {
+		t.Errorf("the tree begins with %q", root)
+	}
+	for _, profile := range ca.Profiles() {
+		p.has(profile.Name)
+	}
+	trust := v.get("/authority/trust-bundle.pem")
+	root := certificates(t, trust.body)[0]
+	p.has(ca.FingerprintOf(root))
+	for _, i := range s.ca.Issuers() {
+		at := "/authority/issuers/" + i.ID + "/"
+		if got := certificates(t, v.get(at+"certificate.pem").body); len(got) != 1 || !got[0].Equal(i.Certificate) {
+			t.Errorf("%s: other PEM", i.ID)
+		}
+		if got := v.get(at + "certificate.cer"); got.body != string(i.Certificate.Raw) || got.header.Get("Content-Type") != "application/pkix-cert" {
+			t.Errorf("%s: other DER", i.ID)
+		}
+		chain := certificates(t, v.get(at+"chain.pem").body)
+		if !chain[0].Equal(i.Certificate) || !chain[len(chain)-1].Equal(root) {
+			t.Errorf("%s: the bundle does not lead to the root", i.ID)
+		}
+		crl := v.get(at + "crl.crl")
+		list, err := x509.ParseRevocationList([]byte(crl.body))
+		if err != nil || list.CheckSignatureFrom(i.Certificate) != nil {
+			t.Errorf("%s: CRL %v", i.ID, err)
+		}
+		if block, _ := pem.Decode([]byte(v.get(at + "crl.pem").body)); block == nil || string(block.Bytes) != crl.body {
+			t.Errorf("%s: other CRL as PEM", i.ID)
+		}
+		if name := crl.header.Get("Content-Disposition"); name != `attachment; filename="`+i.ID+`-crl.crl"` {
+			t.Errorf("saved as %s", name)
+		}
+		p.count(`a[href="`+at+`crl.crl"]`, 1)
+	}
+	for _, path := range []string{"/authority/issuers/none/certificate.pem", "/authority/issuers/none/chain.pem", "/authority/issuers/root/key.pem"} {
+		v.get(path).want(http.StatusNotFound)
+	}
+	s.visitor().get("/authority/trust-bundle.pem").has("Sign in")
+}
+
+func certificates(t *testing.T, text string) []*x509.Certificate {
+	t.Helper()
+	var all []*x509.Certificate
+	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	if len(all) == 0 {
+		t.Fatalf("no certificate in %.200q", text)
+	}
+	return all
+}
+
+// What is about to end is marked, by sign and word: a CRL at half of its life
+// (I12), an issuer at a third (I17).
+func TestAuthorityAlarms_I12_I17(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	crl, err := s.service.CRL(s.ctx, "root")
+	s.must(err)
+	root, err := s.service.IssuerCertificate(s.ctx, "root")
+	s.must(err)
+	device, err := s.service.IssuerCertificate(s.ctx, "device")
+	s.must(err)
+	at := func(when time.Time) *shown {
+		s.offset.Store(int64(time.Until(when)))
+		return s.as(enroll.RoleAuditor).get("/authority")
+	}
+	rootCRL := ".tree > li:first-child > .issuer .facts .state"
+	half := crl.ThisUpdate.Add(crl.NextUpdate.Sub(crl.ThisUpdate) / 2)
+	for _, c := range []struct {
+		when  time.Time
+		words string
+		tone  string
+	}{{half.Add(-time.Hour), "good", "ok"}, {half.Add(time.Hour), "stale", "warn"}, {crl.NextUpdate.Add(time.Hour), "lapsed", "bad"}} {
+		if got := at(c.when).Find(rootCRL).First(); got.Text() != c.words || !got.HasClass(c.tone) {
+			t.Errorf("at %s the root's CRL is %q (%s)", c.when, got.Text(), got.AttrOr("class", ""))
+		}
+	}
+	third := device.NotAfter.Add(-device.NotAfter.Sub(device.NotBefore) / 3)
+	at(third.Add(-time.Hour)).count(".issuer .life.warn", 0)
+	at(third.Add(time.Hour)).count(".issuer .life.warn", 2).has("Make its successor.")
+	at(device.NotAfter.Add(time.Hour)).count(".issuer .life.bad", 2).has("expired")
+	at(root.NotAfter.Add(time.Hour)).count(".issuer .life.bad", 3)
+}
+
+// The forecast is drawn, and is the same in numbers.
+func TestForecast(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := s.as(enroll.RoleOperator)
+	s.must(s.store.CountFleet(s.ctx, s.now().UTC()))
+	v.get("/authority").has("Nothing expires in these weeks.").count("#forecast ~ div svg.chart", 0)
+	for _, id := range []string{"d1", "d2", "d3"} {
+		s.enroll(id)
+	}
+	s.broker("hall")
+	s.must(s.store.CountFleet(s.ctx, s.now().UTC()))
+	p := v.get("/authority").has("Made", "device", "broker", "server", "agent")
+	p.count("svg.chart .part", 2).count("svg.chart .cover", enroll.ForecastWeeks)
+	sums := map[string]int64{}
+	p.Find(`[data-part=forecast] tbody tr`).Each(func(_ int, tr *goquery.Selection) {
+		cells := tr.Find("td.number").Map(func(_ int, td *goquery.Selection) string { return td.Text() })
+		for i, name := range []string{"device", "broker", "server", "agent", "all"} {
+			n, err := strconv.ParseInt(cells[i], 10, 64)
+			s.must(err)
+			sums[name] += n
+		}
+		if title := p.Find(`svg.chart title:contains("` + tr.Find("th").Text() + `")`).Text(); !strings.Contains(title, "device") && !strings.Contains(title, "broker") {
+			t.Errorf("the chart says %q", title)
+		}
+	})
+	if sums["device"] != 3 || sums["broker"] != 1 || sums["agent"] != 0 || sums["all"] != 4 {
+		t.Errorf("numbers %v", sums)
+	}
+	s.forward(3 * 365 * 24 * time.Hour)
+	s.must(s.store.CountFleet(s.ctx, s.now().UTC()))
+	s.as(enroll.RoleOperator).get("/authority").has("4 expired before this week")
+}
