@@ -14,7 +14,7 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-const password = "a password of many letters"
+const password = "CANARY-password-of-many-letters-7f3a9c" // known to leaktest
 
 // bearer returns a client with an API token.
 func (f *fleet) bearer(t *testing.T, token string) *client.Client {

@@ -18,6 +18,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/fleetca/fleetca/api"
+	"github.com/fleetca/fleetca/enroll/leaktest"
 )
 
 // A conformance holds every exchange of the tests against the OpenAPI
@@ -92,6 +93,10 @@ func (c *conformance) watch(h http.Handler) http.Handler {
 		asked, answer := &bytes.Buffer{}, &answered{ResponseWriter: w}
 		r.Body = &teeBody{ReadCloser: r.Body, into: asked}
 		h.ServeHTTP(answer, r)
+		leaktest.Write(r.Method + " " + r.URL.String()) // URLs, and errors, are not to show a secret
+		if answer.status >= http.StatusBadRequest {
+			leaktest.Write(answer.body.String())
+		}
 		if r.Method == http.MethodGet || r.Method == http.MethodPost {
 			c.check(r, pattern, params, asked.Bytes(), answer)
 		}

@@ -30,6 +30,7 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/enroll/brokers"
 	"github.com/fleetca/fleetca/enroll/brokers/embedded"
+	"github.com/fleetca/fleetca/enroll/leaktest"
 	"github.com/fleetca/fleetca/store"
 )
 
@@ -77,7 +78,7 @@ func TestMain(m *testing.M) {
 }
 
 func newFleet(ctx context.Context, dir string) (*fleet, error) {
-	passphrase := []byte("correct horse")
+	passphrase := []byte(leaktest.Canary("passphrase"))
 	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "keys"), 0o700), os.MkdirAll(filepath.Join(dir, "root"), 0o700)); err != nil {
 		return nil, err
 	}
@@ -130,7 +131,8 @@ func (f *fleet) listen(ctx context.Context) error {
 		}
 		pair.Certificate = append(pair.Certificate, block.Bytes)
 	}
-	a := api.New(api.Config{Service: f.service, Registry: prometheus.NewRegistry(), AuthBurst: 1_000_000})
+	log := slog.New(slog.NewJSONHandler(leaktest.Tee(io.Discard), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	a := api.New(api.Config{Service: f.service, Registry: prometheus.NewRegistry(), AuthBurst: 1_000_000, Log: log})
 	f.people = startTLS(conforms.watch(a.People()), &tls.Config{Certificates: []tls.Certificate{pair}}, true)
 	f.machines = startTLS(conforms.watch(a.Machines()), &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert}, false)
 	f.status = httptest.NewServer(a.Status())

@@ -29,6 +29,7 @@ import (
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/enroll/brokers"
+	"github.com/fleetca/fleetca/enroll/leaktest"
 	"github.com/fleetca/fleetca/store"
 )
 
@@ -90,7 +91,7 @@ func fillTemplate() error {
 
 // makeHierarchy makes issuers, and their key files in dir/keys.
 func makeHierarchy(ctx context.Context, dir string) (*ca.Hierarchy, error) {
-	passphrase, sealed := []byte("correct horse"), filepath.Join(dir, "sealed")
+	passphrase, sealed := []byte(leaktest.Canary("passphrase")), filepath.Join(dir, "sealed")
 	if err := errors.Join(os.MkdirAll(filepath.Join(sealed, "keys"), 0o700), os.MkdirAll(filepath.Join(dir, "keys"), 0o700)); err != nil {
 		return nil, err
 	}
@@ -172,6 +173,7 @@ func newSite(t *testing.T) *site {
 	s.store = s.openStore()
 	s.authority = s.openAuthority(s.store)
 	s.Service = s.server(s.store)
+	s.Cleanup(func() { leaktest.Write(strings.Join(s.column(s.readOnly(), `SELECT CAST(canonical AS TEXT) FROM events`), "\n")) })
 	return s
 }
 
@@ -464,7 +466,7 @@ type lines struct {
 func (l *lines) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.text.Write(b)
+	return leaktest.Tee(&l.text).Write(b)
 }
 
 func (l *lines) String() string {

@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"enroll/brokers/mosquitto":  {"enroll/mqtts", "enroll/brokers"},
 	"enroll/brokers/brokertest": {"enroll/brokers"}, // a test kit
 	"enroll/brokers/embedded":   {"enroll/mqtts", "enroll/brokers"},
+	"enroll/leaktest":           {}, // a test kit
 	"enroll":                    {"ca", "enroll/mqtts", "enroll/brokers"},
 	"api":                       {"ca", "enroll", "enroll/mqtts"},
 	"api/client":                {"ca", "enroll", "enroll/mqtts"},

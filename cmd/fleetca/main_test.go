@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +19,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/fleetca/fleetca/enroll/leaktest"
 )
 
 // TestMain makes the test binary serve as the program itself: run under the
@@ -46,8 +50,11 @@ func fleetca(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	cmd := program(t.Context(), args...)
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Stdout, cmd.Stderr = &out, leaktest.Tee(&errs)
 	err := cmd.Run()
+	if !asksForSecret(args) {
+		leaktest.Write(out.String())
+	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return out.String(), errs.String(), exit.ExitCode()
 	}
@@ -55,6 +62,11 @@ func fleetca(t *testing.T, args ...string) (stdout, stderr string, code int) {
 		t.Fatalf("fleetca %s: %v", strings.Join(args, " "), err)
 	}
 	return out.String(), errs.String(), 0
+}
+
+// asksForSecret reports whether a command line prints a secret as its answer.
+func asksForSecret(args []string) bool {
+	return len(args) > 1 && args[1] == "token" && args[0] == "user" || len(args) > 1 && args[0] == "token" && args[1] == "create" || args[0] == "demo"
 }
 
 // mustRun runs a command line that must succeed, and returns its output.
@@ -87,7 +99,7 @@ type output struct {
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.text.Write(p)
+	return leaktest.Tee(&o.text).Write(p)
 }
 
 func (o *output) String() string {
@@ -108,6 +120,11 @@ func newTestServerOn(t *testing.T, database string, args ...string) *testServer 
 	t.Helper()
 	s := &testServer{dir: filepath.Join(t.TempDir(), "data"), database: database, args: args}
 	mustRun(t, "init", "--data", s.dir, "--database", database)
+	passphrase, err := os.ReadFile(filepath.Join(s.dir, "passphrase"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaktest.Secret(string(passphrase))
 	s.people, s.machines, s.status, s.mqtts = freePort(t), freePort(t), freePort(t), freePort(t)
 	s.start(t)
 	t.Cleanup(func() { s.stop(t) })
@@ -161,6 +178,7 @@ func (s *testServer) stop(t *testing.T) {
 	if s.exited == nil {
 		return
 	}
+	s.tell(t)
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case err := <-s.exited:
@@ -172,6 +190,30 @@ func (s *testServer) stop(t *testing.T) {
 		t.Errorf("serve did not stop\n%s", s.log)
 	}
 	s.exited = nil
+}
+
+// tell adds to the run's output what the server shows: metrics and, on SQLite,
+// the audit trail.
+func (s *testServer) tell(t *testing.T) {
+	t.Helper()
+	if resp, err := http.Get("http://" + s.status + "/metrics"); err == nil {
+		text, _ := io.ReadAll(resp.Body) // as much as there is
+		resp.Body.Close()
+		leaktest.Write(string(text))
+	}
+	if s.database != "" {
+		return
+	}
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.dir, "fleetca.db")+"?mode=ro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var trail sql.NullString
+	if err := db.QueryRow(`SELECT group_concat(CAST(canonical AS TEXT), char(10)) FROM events`).Scan(&trail); err != nil {
+		t.Error(err)
+	}
+	leaktest.Write(trail.String)
 }
 
 // kill ends the server with SIGKILL.
@@ -186,7 +228,9 @@ func (s *testServer) bundle() string { return filepath.Join(s.dir, "trust-bundle
 // token mints an API token.
 func (s *testServer) token(t *testing.T, role string) string {
 	t.Helper()
-	return strings.TrimSpace(mustRun(t, "user", "token", "--role", role, "--data", s.dir, "--database", s.database))
+	text := mustRun(t, "user", "token", "--role", role, "--data", s.dir, "--database", s.database)
+	leaktest.Secret(text)
+	return strings.TrimSpace(text)
 }
 
 // tool returns the path of a program of another package, and skips the test

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fleetca/fleetca/enroll/leaktest"
 )
 
 // An hsm is a PKCS #11 token of SoftHSM2, made for one test.
@@ -32,7 +34,7 @@ func newToken(t *testing.T) *hsm {
 	}
 	dir := t.TempDir()
 	tokens, config := filepath.Join(dir, "tokens"), filepath.Join(dir, "softhsm2.conf")
-	k := &hsm{T: t, pinFile: filepath.Join(dir, "pin"), pin: "CANARY-pin-of-the-token-7f3a9c"}
+	k := &hsm{T: t, pinFile: filepath.Join(dir, "pin"), pin: leaktest.Canary("pin of the token")}
 	k.uri = "pkcs11:module-path=" + modules[0] + ";token=fleetca"
 	for _, err := range []error{
 		os.Mkdir(tokens, 0o700),

@@ -19,6 +19,8 @@ import (
 	"testing"
 
 	_ "modernc.org/sqlite"
+
+	"github.com/fleetca/fleetca/enroll/leaktest"
 )
 
 // A restClient speaks REST with net/http alone, as any program would.
@@ -114,6 +116,9 @@ func (c *restClient) try(method, path string, body any, header ...string) (answe
 	}
 	defer resp.Body.Close()
 	got, err := io.ReadAll(resp.Body)
+	if resp.StatusCode >= http.StatusBadRequest {
+		leaktest.Write(string(got))
+	}
 	return answer{resp.StatusCode, resp.Header, got}, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fleetca/fleetca/enroll/leaktest"
 	"github.com/fleetca/fleetca/store/storetest"
 )
 
@@ -27,7 +28,7 @@ func newVault(t *testing.T) *vault {
 
 // canary makes a secret up.
 func (v *vault) canary(what string) string {
-	v.secrets[what] = "CANARY-" + strings.ReplaceAll(what, " ", "-") + "-7f3a9c"
+	v.secrets[what] = leaktest.Canary(what)
 	return v.secrets[what]
 }
 

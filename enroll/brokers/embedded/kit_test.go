@@ -20,6 +20,7 @@ import (
 
 	"github.com/fleetca/fleetca/enroll/brokers"
 	"github.com/fleetca/fleetca/enroll/brokers/brokertest"
+	"github.com/fleetca/fleetca/enroll/leaktest"
 )
 
 // Nothing is left running after a test that closed its broker.
@@ -58,7 +59,7 @@ func (s *site) open() {
 	s.t.Helper()
 	b, err := New(Config{
 		Addr: "127.0.0.1:0", Dir: s.dir, ClientCAs: []*x509.Certificate{s.clients.Certificate},
-		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Now: s.clock.now,
+		Log: slog.New(slog.NewTextHandler(leaktest.Tee(s.log), &slog.HandlerOptions{Level: slog.LevelDebug})), Now: s.clock.now,
 	})
 	if err != nil {
 		s.t.Fatal(err)

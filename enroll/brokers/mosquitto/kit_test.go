@@ -27,6 +27,7 @@ import (
 
 	"github.com/fleetca/fleetca/enroll/brokers"
 	"github.com/fleetca/fleetca/enroll/brokers/brokertest"
+	"github.com/fleetca/fleetca/enroll/leaktest"
 )
 
 // Nothing is left running after a test that closed its driver.
@@ -135,7 +136,7 @@ func (s *site) open() {
 	}
 	d, err := Open(s.dir, Options{
 		Certificate: func(context.Context) (*tls.Certificate, error) { return s.control.Load(), nil },
-		Log:         slog.New(slog.NewTextHandler(writer(write), nil)),
+		Log:         slog.New(slog.NewTextHandler(leaktest.Tee(writer(write)), nil)),
 	})
 	if err != nil {
 		s.t.Fatal(err)
