@@ -138,13 +138,24 @@ func TestProofAloneDecidesWithoutADriver(t *testing.T) {
 		t.Fatal("proven by a broker that knows nothing of it")
 	}
 	fetched := s.server(s.store)
-	done := make(chan error, 1)
-	go func() { // the broker fetches the CRL in the middle of the attempt
-		time.Sleep(700 * time.Millisecond)
-		s.drivers = nil
-		done <- b.LoadCRL(s.ctx, s.bundle())
+	s.drivers = nil
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() { // the broker fetches CRLs, first in the middle of the attempt
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			case <-time.After(700 * time.Millisecond):
+			}
+			if err := b.LoadCRL(s.ctx, s.bundle()); err != nil {
+				done <- err
+				return
+			}
+		}
 	}()
 	got := s.proven(fetched, r.ID)
+	close(stop)
 	s.must(<-done)
 	for _, name := range []string{"crl_loaded", "session_closed"} {
 		if st := step(t, got.Steps, name, "b"); st.State != enroll.StepSkipped {

@@ -287,6 +287,7 @@ func TestRotationResumesAfterACrashAnywhere_I2_I27(t *testing.T) {
 			t.Run(fmt.Sprintf("change %d committed %v", n, committed), func(t *testing.T) {
 				t.Parallel()
 				s := newSite(t)
+				s.proofTimeout = 10 * time.Second // no step is to fail by itself
 				b := s.broker("b")
 				b.fleet(2)
 				old, r := b.serves(), s.rotate("b")
@@ -323,6 +324,7 @@ func TestRollbackResumesAfterACrashAnywhere_I2(t *testing.T) {
 			t.Run(fmt.Sprintf("change %d committed %v", n, committed), func(t *testing.T) {
 				t.Parallel()
 				s := newSite(t)
+				s.proofTimeout = 10 * time.Second // no step is to fail by itself
 				b := s.broker("b")
 				b.fleet(2)
 				old, r := b.serves(), s.rotate("b")
