@@ -51,12 +51,12 @@ func (d *postgresDriver) waiting(ctx context.Context, q querier, args jobArgs) (
 // startJobs starts the workers, and a watch that gives the jobs of dead
 // processes to the living.
 func (e *postgresEngine) startJobs(ctx context.Context, w JobWorkers) (func(context.Context) error, error) {
-	watch := &jobWatch{pool: e.pool, client: "fleetca-" + uuid.NewString(), log: w.Log}
+	watch := &jobWatch{pool: e.pool, client: "fleetca-" + uuid.NewString(), log: w.Log, worker: newWorker(w, func() {})}
 	if err := watch.look(ctx); err != nil {
 		watch.release()
 		return nil, fmt.Errorf("recover jobs: %w", err)
 	}
-	stop, err := e.queue.start(ctx, w, watch.client, postgresPoll, func() {})
+	stop, err := e.queue.start(ctx, watch.worker, watch.client, postgresPoll)
 	if err != nil {
 		watch.release()
 		return nil, err
@@ -77,7 +77,9 @@ type jobWatch struct {
 	pool   *pgxpool.Pool
 	client string
 	log    *slog.Logger
-	conn   *pgxpool.Conn // holds the lock; nil when it was lost
+	worker *worker
+	conn   *pgxpool.Conn   // holds the lock; nil when it was lost
+	ended  map[int64]int64 // rows that said "running" at the last look, and were not; their attempt
 }
 
 func (w *jobWatch) run(ctx context.Context) {
@@ -118,8 +120,40 @@ func (w *jobWatch) look(ctx context.Context) error {
 		AND pg_try_advisory_xact_lock($1, hashtext(attempted_by[array_upper(attempted_by, 1)]))`, int32(clientLock)); err != nil {
 		return err
 	}
-	_, err := w.pool.Exec(ctx, `DELETE FROM river_leader WHERE pg_try_advisory_xact_lock($1, hashtext(leader_id))`, int32(clientLock))
-	return err
+	if _, err := w.pool.Exec(ctx, `DELETE FROM river_leader WHERE pg_try_advisory_xact_lock($1, hashtext(leader_id))`, int32(clientLock)); err != nil {
+		return err
+	}
+	return w.reclaim(ctx)
+}
+
+// reclaim makes available again the jobs that this process ended without being
+// able to say so: River gives that up when the database is away for some seconds,
+// and would leave them for minutes. What is seen twice is so: a row that was just
+// fetched, or whose end is just being written, is not.
+func (w *jobWatch) reclaim(ctx context.Context) error {
+	type row struct{ id, attempt int64 }
+	rows, err := collect(ctx, pgxQuerier{w.pool}, func(s scanner) (r row, err error) {
+		err = s.Scan(&r.id, &r.attempt)
+		return r, err
+	}, `SELECT id, attempt FROM river_job WHERE state = 'running' AND attempted_by[array_upper(attempted_by, 1)] = $1`, w.client)
+	if err != nil {
+		return err
+	}
+	before := w.ended
+	w.ended = map[int64]int64{}
+	for _, r := range rows {
+		if w.worker.isAt(r.id) {
+			continue
+		}
+		if before[r.id] != r.attempt {
+			w.ended[r.id] = r.attempt
+			continue
+		}
+		if _, err := w.pool.Exec(ctx, `UPDATE river_job SET state = 'available' WHERE id = $1 AND attempt = $2 AND state = 'running'`, r.id, r.attempt); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // release closes the lock's session, and with it the lock.

@@ -73,6 +73,10 @@ func TestPostgres(t *testing.T) {
 			t.Parallel()
 			testPostgresDeadReplica(t, database(t))
 		})
+		t.Run("unwritten ends", func(t *testing.T) {
+			t.Parallel()
+			testPostgresUnwrittenEnds(t, database(t))
+		})
 		t.Run("read-only", func(t *testing.T) {
 			t.Parallel()
 			testPostgresReadOnly(t, database(t))
@@ -360,6 +364,43 @@ func testPostgresDeadReplica(t *testing.T, url string) {
 		}
 	case <-time.After(3 * time.Second):
 		t.Error("the dead replica's job did not run")
+	}
+}
+
+// I2: a job whose end could not be written, because the database was away, runs
+// again soon; one that goes on is left alone.
+func testPostgresUnwrittenEnds(t *testing.T, url string) {
+	s := openAt(t, url)
+	ran := make(chan string, 16)
+	finish := make(chan bool)
+	startJobs(t, s, JobWorkers{Handlers: handlers{"k": func(_ context.Context, subject string) error {
+		ran <- subject
+		if subject == "long" {
+			<-finish
+		}
+		return nil
+	}}})
+	defer close(finish)
+	kick(t, s, enroll.Job{Kind: "k", Subject: "long"})
+	receive(t, ran, 5*time.Second)
+	kick(t, s, enroll.Job{Kind: "k", Subject: "ended", After: time.Hour})
+	if err := s.write(t.Context(), func(ctx context.Context, q tx) error { // as if its end was not written
+		n, err := q.exec(ctx, `UPDATE river_job SET state = 'running', scheduled_at = now(), attempt = 1,
+			attempted_by = (SELECT attempted_by FROM river_job WHERE args ->> 'subject' = 'long') WHERE args ->> 'subject' = 'ended'`)
+		if err == nil && n != 1 {
+			err = fmt.Errorf("%d rows", n)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case subject := <-ran:
+		if subject != "ended" {
+			t.Errorf("%q ran a second time", subject)
+		}
+	case <-time.After(6 * rescuePeriod):
+		t.Error("the job did not run again")
 	}
 }
 

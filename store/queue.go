@@ -114,10 +114,10 @@ func (q *queue[TTx]) insert(ctx context.Context, look querier, t TTx, jobs []enr
 	return nil
 }
 
-// start works off jobs as a client of a name, or of one that River makes. wake is called when one may be due before River would look.
-func (q *queue[TTx]) start(ctx context.Context, w JobWorkers, name string, poll time.Duration, wake func()) (func(context.Context) error, error) {
+// start works off jobs as a client of a name, or of one that River makes.
+func (q *queue[TTx]) start(ctx context.Context, w *worker, name string, poll time.Duration) (func(context.Context) error, error) {
 	workers := river.NewWorkers()
-	river.AddWorker(workers, &worker{JobWorkers: w, wake: wake, running: map[jobArgs]bool{}})
+	river.AddWorker(workers, w)
 	client, err := river.NewClient(q.driver, &river.Config{
 		ID:                          name,
 		Logger:                      quiet(w.Log),
@@ -191,18 +191,43 @@ func (retryPolicy) NextRetry(job *rivertype.JobRow) time.Time {
 type worker struct {
 	river.WorkerDefaults[jobArgs]
 	JobWorkers
-	wake func()
+	wake func() // called when a job may be due before River would look
 
 	mu sync.Mutex
+	// rows are the River ids of what this process is at.
+	rows map[int64]bool
 	// running holds what runs in this process, and whether the same was asked
 	// for again meanwhile.
 	running map[jobArgs]bool
+}
+
+func newWorker(w JobWorkers, wake func()) *worker {
+	return &worker{JobWorkers: w, wake: wake, rows: map[int64]bool{}, running: map[jobArgs]bool{}}
+}
+
+// isAt reports whether this process is at a row.
+func (w *worker) isAt(id int64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rows[id]
+}
+
+func (w *worker) note(id int64, busy bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if busy {
+		w.rows[id] = true
+	} else {
+		delete(w.rows, id)
+	}
 }
 
 // Work implements river.Worker. A job that is running here already is done by
 // the one that runs, once more when it ends: its row stays until then, so a
 // crash in between loses nothing.
 func (w *worker) Work(ctx context.Context, job *river.Job[jobArgs]) error {
+	w.note(job.ID, true)
+	defer w.note(job.ID, false)
 	if !w.begin(job.Args) {
 		return nil
 	}

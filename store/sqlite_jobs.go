@@ -76,7 +76,7 @@ func (e *sqliteEngine) startJobs(ctx context.Context, w JobWorkers) (func(contex
 		unlock()
 		return nil, fmt.Errorf("recover jobs: %w", err)
 	}
-	stop, err := e.queue.start(ctx, w, "", sqlitePoll, e.wake)
+	stop, err := e.queue.start(ctx, newWorker(w, e.wake), "", sqlitePoll)
 	if err != nil {
 		unlock()
 		return nil, err
