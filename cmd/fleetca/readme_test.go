@@ -33,7 +33,7 @@ func TestReadme(t *testing.T) {
 	for _, name := range []string{"curl", "openssl", "awk", "od"} {
 		tool(t, name, name)
 	}
-	walk(t, "## By hand", `"id":"WO-1"`, "dev-1.pem: OK", "PASS", `"verdict":"pass"`, "20 02 00 00",
+	walk(t, "## By hand", `"id":"WO-1"`, "dev-1.pem: OK", "PASS", `"verdict":"pass"`, "PASS; checks: 5 refused", "20 02 00 00",
 		`"state":"proven"`, "alert", "refused", "client_certificate_revoked", "refused, exit code 1")
 }
 
