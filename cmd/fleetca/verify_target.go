@@ -155,8 +155,8 @@ func readPair(certFlag, cert, keyFlag, key string) (*tls.Certificate, error) {
 func (o verifyOptions) loadCRLs(t *mqtts.Target) error {
 	if strings.Contains(o.crl, "://") {
 		u, err := url.Parse(o.crl)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return usageError(fmt.Errorf("CRL %s: is no http or https URL", o.crl), "give a file, or a URL such as http://ca.example/crl/device.crl")
+		if err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
+			return usageError(errors.New("--crl is no http or https URL without user name"), "give a file, or a URL such as http://ca.example/crl/device.crl")
 		}
 		t.FetchCRLs = crlFetcher(u.String())
 		return nil

@@ -86,6 +86,23 @@ func (a *attempt) connect(timeout time.Duration) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", a.target.address())
 }
 
+// again connects once more, for something that is bounded by timeout: to name a
+// cause, or for a check. The end of the run ends it, too. done closes it.
+func (a *attempt) again(timeout time.Duration) (w *wire, done func(), err error) {
+	timeout = min(timeout, a.target.StepTimeout)
+	conn, err := a.connect(timeout)
+	if err != nil {
+		return nil, nil, err
+	}
+	w = newWire(a.ctx, conn, nil)
+	w.arm(timeout)
+	stop := context.AfterFunc(a.ctx, w.interrupt)
+	return w, func() {
+		stop()
+		w.Conn.Close()
+	}, nil
+}
+
 // errNotAllowed marks an address that Target.Control refused.
 type errNotAllowed struct{ error }
 

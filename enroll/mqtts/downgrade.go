@@ -45,7 +45,9 @@ func readPlaintext(w *wire) (Code, string, error) {
 		_, _, err := readServerHello(r)
 		return "", "", err
 	}
-	_, _ = r.Peek(4) // a CONNACK, if it is one; first says what came
+	if _, err := r.Peek(4); err != nil && head[0] == byte(typeConnack)<<4 {
+		return "", "", err // less than a CONNACK
+	}
 	if bytes.HasPrefix(w.first(), []byte("HTTP")) {
 		_, _ = r.ReadString('\n')
 	}
@@ -63,7 +65,7 @@ func (n *negative) oldTLS() *outcome {
 		if err != nil {
 			return err
 		}
-		if version > tls.VersionTLS11 {
+		if version != tls.VersionTLS10 && version != tls.VersionTLS11 {
 			o.error = fmt.Sprintf("it answered with %s, which was not offered", tls.VersionName(version))
 			return nil
 		}
@@ -77,15 +79,13 @@ func (n *negative) oldTLS() *outcome {
 func (n *negative) raw(step StepName, talk func(*attempt, *wire, *outcome) error) *outcome {
 	o := &outcome{observed: Observed{Step: step}}
 	a := &attempt{run: n.run, ledger: newLedger(), version: mqtt311}
-	conn, err := a.connect(n.target.StepTimeout)
+	w, done, err := a.again(n.target.StepTimeout)
 	if err != nil {
 		o.observed.Step, o.error = StepTCP, errorText(err)
 		o.observed.Error = o.error
 		return o
 	}
-	w := newWire(n.ctx, conn, nil)
-	defer w.Close()
-	w.arm(n.target.StepTimeout)
+	defer done()
 	if err := talk(a, w, o); err != nil {
 		o.refusedBy(w, err)
 	}

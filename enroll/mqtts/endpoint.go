@@ -31,13 +31,11 @@ func (e Endpoint) websocket() bool { return e.Scheme == SchemeWSS }
 
 // authority returns what an HTTP request has as Host (RFC 9110 section 7.2).
 func (e Endpoint) authority() string {
+	e.Host, _, _ = strings.Cut(e.Host, "%") // the zone of an IPv6 address is this machine's
 	if e.Port != DefaultPortWSS {
 		return e.Address()
 	}
-	if strings.Contains(e.Host, ":") {
-		return "[" + e.Host + "]"
-	}
-	return e.Host
+	return strings.TrimSuffix(e.Address(), ":"+strconv.Itoa(DefaultPortWSS))
 }
 
 // ParseURL takes mqtts://host[:port], host[:port] or wss://host[:port]/path

@@ -39,15 +39,13 @@ func (a *attempt) refusedHello() Code {
 func (a *attempt) tryOffers(refused Code) {
 	refusal := a.steps[a.current].Detail
 	for _, o := range offers[refused] {
-		conn, err := a.connect(a.target.StepTimeout)
+		w, done, err := a.again(a.target.StepTimeout)
 		if err != nil {
 			return // nothing more is known than before
 		}
-		w := newWire(a.ctx, conn, nil)
-		w.arm(a.target.StepTimeout)
 		taken, ok := o(a, w)
 		answered := len(w.first()) > 0
-		w.Close()
+		done()
 		if ok {
 			a.explainChoice(taken, refusal)
 			return

@@ -24,13 +24,11 @@ func (a *attempt) wantsProbe() bool {
 // with a client id of its own: a listener that answers it is a plaintext one.
 // What it finds replaces the diagnosis of step client_hello.
 func (a *attempt) probe() {
-	conn, err := a.connect(min(probeTimeout, a.target.StepTimeout))
+	w, done, err := a.again(probeTimeout)
 	if err != nil {
 		return
 	}
-	w := newWire(a.ctx, conn, nil)
-	defer w.Close()
-	w.arm(min(probeTimeout, a.target.StepTimeout))
+	defer done()
 	if _, err := w.Write(a.plaintextHello(w)); err != nil {
 		return
 	}

@@ -106,14 +106,11 @@ var errOtherBroker = errors.New("another certificate than before")
 // tryUpgrade connects again, asks for a WebSocket at path and returns the first
 // line of the answer.
 func (a *attempt) tryUpgrade(path string) string {
-	timeout := min(probeTimeout, a.target.StepTimeout)
-	conn, err := a.connect(timeout)
+	w, done, err := a.again(probeTimeout)
 	if err != nil {
 		return ""
 	}
-	w := newWire(a.ctx, conn, nil)
-	defer w.Close()
-	w.arm(timeout)
+	defer done()
 	channel := tls.Client(w, &tls.Config{
 		ServerName: a.target.ServerName, MinVersion: a.target.MinTLS, MaxVersion: a.target.MaxTLS,
 		InsecureSkipVerify:   true, // VerifyConnection wants the certificate that was verified
