@@ -146,6 +146,7 @@ func TestWebsocketListener(t *testing.T) {
 	f := newFleet(t)
 	url := broker{tls: f.mutual(), wss: true}.start(t)
 	target := f.target(strings.Replace(url, "wss", "mqtts", 1))
+	target.StepTimeout = 400 * time.Millisecond
 	r := verify(t, target)
 	expect(t, r, mqtts.StepConnack, mqtts.CodeWebsocketListener)
 	if want := url + "/mqtt"; !strings.Contains(r.Diagnosis[0].Fix, want) {
