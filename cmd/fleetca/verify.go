@@ -69,6 +69,7 @@ dialled), 3 inconclusive: nothing failed, but something could not be decided.`,
 			return usageError(fmt.Errorf("verify takes one broker, %d were given", len(args)), verifyUsage)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			o.negative = o.negative || cmd.Flags().Changed("foreign") // be it auto
 			return runVerify(cmd.Context(), cmd.OutOrStdout(), o, args[0])
 		},
 	}

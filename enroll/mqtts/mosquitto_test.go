@@ -209,3 +209,30 @@ func TestMosquittoPlaintext(t *testing.T) {
 	url := mosquitto{plaintext: true, extra: []string{"allow_anonymous true"}}.start(t, f)
 	expect(t, verify(t, f.target(url)), mqtts.StepClientHello, mqtts.CodePlaintextListener)
 }
+
+// TestMosquittoChecks has a broker that refuses what it must, and one that still
+// speaks TLS 1.1.
+func TestMosquittoChecks(t *testing.T) {
+	f := newFleet(t)
+	m := f.material(t)
+	crls := []*x509.RevocationList{f.issuer.crl(t, time.Hour, m.Revoked), f.root.crl(t, time.Hour)}
+	strict := mosquitto{crls: crls, extra: []string{"allow_anonymous true"}}.start(t, f)
+	for _, v := range versions {
+		target := f.negative(t, strict, m)
+		target.Version, target.MinTLS, target.MaxTLS = v.mqtt, v.tls, v.tls
+		r := verify(t, target)
+		expectChecks(t, r, mqtts.VerdictPass, nil)
+		alerts := map[mqtts.CheckName]int{"foreign_ca": 48, "same_name_rogue_ca": 48, "expired": 45, "not_yet_valid": 42, "wrong_usage": 43, "revoked": 44, "resume_after_revocation": 44}
+		for name, alert := range alerts {
+			if o := r.Check(name).Observed; o.Alert == nil || *o.Alert != alert {
+				t.Errorf("%s: %+v, want alert %d", name, o, alert)
+			}
+		}
+	}
+	old := mosquitto{crls: crls, extra: []string{"allow_anonymous true", "tls_version tlsv1.1", "ciphers ALL@SECLEVEL=0"}}.start(t, f)
+	r := verify(t, f.negative(t, old, m))
+	expectChecks(t, r, mqtts.VerdictFail, map[mqtts.CheckName]mqtts.CheckResult{"old_tls": mqtts.CheckFail})
+	if codeOf(r.Check(mqtts.CheckOldTLS)) != mqtts.CodeOldTLSAccepted {
+		t.Errorf("%+v", r.Check(mqtts.CheckOldTLS))
+	}
+}
