@@ -56,7 +56,7 @@ func (b *scriptBrokers) peak(t *testing.T, args ...string) int {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	args = append([]string{"verify", b.env["STRICT"], "--ca", "ca.pem", "--cert", "device.pem", "--key", "device.key", "--watch", "1h"}, args...)
+	args = append([]string{"verify", b.env["STRICT"], "--ca", "ca.pem", "--cert", "device.pem", "--key", "device.key", "--watch", "1h", "--timeout", "1m", "--step-timeout", "20s"}, args...)
 	cmd := program(ctx, args...)
 	cmd.Dir = b.dir
 	cmd.Stderr = os.Stderr

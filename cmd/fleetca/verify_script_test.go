@@ -73,7 +73,8 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func newScriptBrokers(t testing.TB) *scriptBrokers {
-	b := &scriptBrokers{dir: t.TempDir(), env: map[string]string{}}
+	// On a machine with much else to do.
+	b := &scriptBrokers{dir: t.TempDir(), env: map[string]string{"FLEETCA_TIMEOUT": "1m", "FLEETCA_STEP_TIMEOUT": "20s"}}
 	b.issuer, b.key = b.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "Script CA"}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, NotBefore: time.Now().Add(-72 * time.Hour), NotAfter: time.Now().Add(72 * time.Hour)})
 	b.write(t, "ca.pem", "CERTIFICATE", b.issuer.Raw)

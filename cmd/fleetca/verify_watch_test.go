@@ -28,7 +28,7 @@ func (w lineWriter) next(t *testing.T) string {
 	select {
 	case line := <-w.lines:
 		return line
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no line")
 		return ""
 	}
@@ -53,7 +53,7 @@ func TestVerifyWatch(t *testing.T) {
 	}
 	use("device")
 	o := verifyOptions{ca: in("ca.pem"), cert: in("watched.pem"), key: in("watched.key"), mqtt: "auto", tls: "auto", foreign: "auto",
-		timeout: 5 * time.Second, stepTimeout: 2 * time.Second, publish: true, watch: 30 * time.Millisecond, junit: in("report.xml")}
+		timeout: time.Minute, stepTimeout: 20 * time.Second, publish: true, watch: 30 * time.Millisecond, junit: in("report.xml")}
 	ctx, cancel := context.WithCancel(t.Context())
 	out := lineWriter{make(chan string)}
 	done := make(chan error, 1)
@@ -99,7 +99,7 @@ func TestVerifyWatch(t *testing.T) {
 // TestVerifyWatchJSON prints a report a line.
 func TestVerifyWatchJSON(t *testing.T) {
 	b := newScriptBrokers(t)
-	o := verifyOptions{ca: filepath.Join(b.dir, "ca.pem"), mqtt: "auto", tls: "auto", timeout: 5 * time.Second, stepTimeout: 2 * time.Second,
+	o := verifyOptions{ca: filepath.Join(b.dir, "ca.pem"), mqtt: "auto", tls: "auto", timeout: time.Minute, stepTimeout: 20 * time.Second,
 		watch: time.Millisecond, json: true}
 	ctx, cancel := context.WithCancel(t.Context())
 	out := lineWriter{make(chan string)}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fleetca/fleetca/enroll/mqtts"
 )
@@ -49,7 +50,9 @@ func TestListeners(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			expect(t, verify(t, f.target(c.url)), c.step, c.code)
+			target := f.target(c.url)
+			target.StepTimeout = 2 * time.Second // some wait for the rest of a record
+			expect(t, verify(t, target), c.step, c.code)
 		})
 	}
 }

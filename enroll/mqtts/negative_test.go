@@ -52,6 +52,7 @@ func mustLeaf(c *tls.Certificate) *x509.Certificate {
 func (f *fleet) negative(t testing.TB, url string, m mqtts.Material) mqtts.Target {
 	target := f.target(url)
 	target.Negative, target.Material = true, m
+	target.Timeout, target.StepTimeout = time.Minute, 20*time.Second // on a machine with much else to do
 	return target
 }
 
