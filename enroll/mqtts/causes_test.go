@@ -6,6 +6,8 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
@@ -162,6 +164,24 @@ func TestStapleMissing(t *testing.T) {
 	expect(t, r, "", mqtts.CodeStapleMissing)
 	if r.Step(mqtts.StepVerify).Result != mqtts.ResultPass { // information, not a warning
 		t.Errorf("step %+v", r.Step(mqtts.StepVerify))
+	}
+}
+
+// TestMustStaple has a certificate that is void without a staple. crypto/tls does
+// not look.
+func TestMustStaple(t *testing.T) {
+	f := newFleet(t)
+	for features, code := range map[string]mqtts.Code{"\x30\x03\x02\x01\x05": mqtts.CodeStapleRequired, "\x30\x03\x02\x01\x11": ""} {
+		config := f.mutual()
+		config.Certificates = []tls.Certificate{*f.issuer.issue(t, "broker.test", usage(x509.ExtKeyUsageServerAuth), func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte(features)}}
+		})}
+		r := verify(t, f.target(broker{tls: config}.start(t)))
+		if code != "" {
+			expect(t, r, mqtts.StepVerify, code)
+		} else {
+			expect(t, r, "", "")
+		}
 	}
 }
 

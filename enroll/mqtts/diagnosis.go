@@ -75,6 +75,7 @@ const (
 	CodeStapleInvalid             Code = "staple_invalid"
 	CodeStapleStale               Code = "staple_stale"
 	CodeStapleMissing             Code = "staple_missing"
+	CodeStapleRequired            Code = "staple_required"
 	CodeServerBrokenKey           Code = "server_broken_key"
 	CodeServerWeakSignature       Code = "server_weak_signature"
 	CodeServerWeakKey             Code = "server_weak_key"

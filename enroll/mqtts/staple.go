@@ -2,6 +2,8 @@ package mqtts
 
 import (
 	"crypto/x509"
+	"encoding/asn1"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
@@ -22,7 +24,10 @@ const (
 // checkStaple checks the stapled response, which crypto/tls hands on unread.
 func (j *judgement) checkStaple(response []byte) Staple {
 	if len(response) == 0 {
-		if len(j.leaf.OCSPServer) > 0 {
+		switch {
+		case mustStaple(j.leaf):
+			j.find(CodeStapleRequired, nil)
+		case len(j.leaf.OCSPServer) > 0:
 			j.find(CodeStapleMissing, nil)
 		}
 		return StapleNone
@@ -54,6 +59,22 @@ func (j *judgement) checkStaple(response []byte) Staple {
 		return StapleStale
 	}
 	return StapleGood
+}
+
+// oidTLSFeature is the extension that lists what TLS must do for a certificate.
+var oidTLSFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
+
+// mustStaple tells a certificate that is void without a stapled response
+// (RFC 7633 section 4.2.2): feature 5 is status_request.
+func mustStaple(c *x509.Certificate) bool {
+	for _, e := range c.Extensions {
+		var features []int
+		if e.Id.Equal(oidTLSFeature) {
+			_, err := asn1.Unmarshal(e.Value, &features)
+			return err == nil && slices.Contains(features, 5)
+		}
+	}
+	return false
 }
 
 // mayRespond tells whether the certificate that signed an OCSP response may do
