@@ -17,15 +17,15 @@ import (
 	"github.com/fleetca/fleetca/enroll/mqtts"
 )
 
-// hostile is what a certificate, a broker or a person may put anywhere.
-const hostile = `<img src=x onerror=alert(1)>"'<script>alert(2)</script>`
+// markup is what a certificate, a broker or a person may put anywhere.
+const markup = `<img src=x onerror=alert(1)>"'<script>alert(2)</script>`
 
-// wantHarmless ends the test when a page made an element of hostile text, or
+// wantHarmless ends the test when a page made an element of markup text, or
 // does not show it.
 func (p *shown) wantHarmless() *shown {
 	p.v.Helper()
 	p.count("main img, main script", 0)
-	return p.has(hostile)
+	return p.has(markup)
 }
 
 // noted ends the test unless the page says so of the form that led to it.
@@ -79,10 +79,10 @@ func TestRegisterBroker(t *testing.T) {
 	s := newSite(t)
 	v := s.as(enroll.RoleOperator)
 	form := v.get("/brokers")
-	wrong := form.submit("main form", "url", "http://b.test", "id", "hall", "names", hostile, "kind", "nats").want(http.StatusUnprocessableEntity)
+	wrong := form.submit("main form", "url", "http://b.test", "id", "hall", "names", markup, "kind", "nats").want(http.StatusUnprocessableEntity)
 	wrong.has("url: the scheme \"http\" is not mqtts", "write mqtts://HOST:8883").count("main img, main script", 0)
 	wrong.count(`main input[name=url][value="http://b.test"]`, 1).count("main details[open] form", 1)
-	if typed := wrong.Find("main textarea[name=names]").Text(); typed != hostile {
+	if typed := wrong.Find("main textarea[name=names]").Text(); typed != markup {
 		t.Errorf("the names that were typed are %q", typed)
 	}
 	for range 2 { // a form that is sent twice registers one broker
@@ -142,19 +142,19 @@ func TestHostileReport(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.createBroker(enroll.NewBroker{ID: "evil", URL: "mqtts://evil.test"})
-	refused := &mqtts.Observed{Step: mqtts.StepConnack, Error: hostile}
+	refused := &mqtts.Observed{Step: mqtts.StepConnack, Error: markup}
 	kept := s.saveReport("evil", &mqtts.Report{
-		Target: mqtts.ReportTarget{URL: "mqtts://elsewhere.test:8883", ServerName: hostile, Address: hostile}, Verdict: mqtts.VerdictFail, StartedAt: time.Now(),
-		Steps:     []mqtts.Step{{Name: mqtts.StepTCP, Result: mqtts.ResultPass, DurationMs: 3, Detail: hostile}, {Name: mqtts.StepConnack, Result: mqtts.ResultFail, DurationMs: 1, Detail: hostile}},
-		Diagnosis: []mqtts.Diagnosis{{Code: "c", Severity: mqtts.SeverityError, Step: mqtts.StepConnack, Message: hostile, Fix: hostile}},
+		Target: mqtts.ReportTarget{URL: "mqtts://elsewhere.test:8883", ServerName: markup, Address: markup}, Verdict: mqtts.VerdictFail, StartedAt: time.Now(),
+		Steps:     []mqtts.Step{{Name: mqtts.StepTCP, Result: mqtts.ResultPass, DurationMs: 3, Detail: markup}, {Name: mqtts.StepConnack, Result: mqtts.ResultFail, DurationMs: 1, Detail: markup}},
+		Diagnosis: []mqtts.Diagnosis{{Code: "c", Severity: mqtts.SeverityError, Step: mqtts.StepConnack, Message: markup, Fix: markup}},
 		Checks: []mqtts.Check{
 			{Name: mqtts.CheckExpired, Expect: mqtts.ExpectRefused, Result: mqtts.CheckPass, Observed: refused},
 			{Name: mqtts.CheckPlaintext, Expect: mqtts.ExpectRefused, Result: mqtts.CheckFail, Observed: &mqtts.Observed{Step: mqtts.StepConnack}},
 			{Name: mqtts.CheckRevoked, Expect: mqtts.ExpectRefused, Result: mqtts.CheckSkipped},
 		},
-		ServerCertificate: &mqtts.ServerCertificate{Subject: hostile, Issuer: hostile, DNSNames: []string{hostile}, TrustAnchor: hostile, SHA256: strings.Repeat("ab", 32)},
-		TLS:               &mqtts.TLS{Version: hostile, CipherSuite: hostile, ALPN: hostile}, MQTT: &mqtts.MQTT{Reason: hostile, Raw: hostile},
-		Refused: &mqtts.Refusal{Step: mqtts.StepConnack, AlertName: hostile, Detail: hostile},
+		ServerCertificate: &mqtts.ServerCertificate{Subject: markup, Issuer: markup, DNSNames: []string{markup}, TrustAnchor: markup, SHA256: strings.Repeat("ab", 32)},
+		TLS:               &mqtts.TLS{Version: markup, CipherSuite: markup, ALPN: markup}, MQTT: &mqtts.MQTT{Reason: markup, Raw: markup},
+		Refused: &mqtts.Refusal{Step: mqtts.StepConnack, AlertName: markup, Detail: markup},
 	})
 	v := s.as(enroll.RoleOperator)
 	for _, path := range []string{"/brokers/evil", "/brokers/evil/verifications/" + kept.ID} {

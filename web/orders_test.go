@@ -47,13 +47,13 @@ func TestOpenOrder(t *testing.T) {
 	if profiles := form.Find("select[name=profile] option").Map(func(_ int, o *goquery.Selection) string { return o.Text() }); strings.Join(profiles, " ") != "device" {
 		t.Errorf("profiles %v", profiles)
 	}
-	wrong := form.submit("main form", "id", "wo 1", "product", hostile, "quantity", "many", "profile", "device").want(http.StatusUnprocessableEntity)
+	wrong := form.submit("main form", "id", "wo 1", "product", markup, "quantity", "many", "profile", "device").want(http.StatusUnprocessableEntity)
 	wrong.has(`quantity: "many" is no number`).count("main img, main script", 0).count(`main details[open] input[name=quantity][value=many]`, 1)
 	form.submit("main form", "id", "wo 1", "product", "pump", "quantity", "5", "profile", "device").want(http.StatusUnprocessableEntity).has("id: ", "is not an identifier")
 	form.submit("main form", "id", "wo-2", "product", "pump", "quantity", "5", "profile", "broker").want(http.StatusUnprocessableEntity).has("profile: profile broker is for a broker")
 	key := v.get("/work-orders")
 	for range 2 { // a form that is sent twice opens one order
-		p := key.submit("main form", "product", hostile, "quantity", "5", "profile", "device").want(http.StatusOK).noted("The work order is open.").wantHarmless()
+		p := key.submit("main form", "product", markup, "quantity", "5", "profile", "device").want(http.StatusOK).noted("The work order is open.").wantHarmless()
 		p.has("0 of 5", "No enrollment was refused.", "No token was made for this order.", "Nothing was issued in the last hour.")
 	}
 	v.get("/work-orders").want(http.StatusOK).wantHarmless().count("table[data-rows] tbody tr", 1)
