@@ -67,3 +67,11 @@ func (a *API) postVerification(x *exchange, in VerificationRequest) (*mqtts.Repo
 func (a *API) listVerifications(x *exchange) ([]*enroll.Verification, string, error) {
 	return a.service.Verifications(x.ctx(), x.param("id"), x.page)
 }
+
+func (a *API) getVerification(x *exchange) (*enroll.Verification, error) {
+	return a.service.Verification(x.ctx(), x.param("id"), x.param("verification"))
+}
+
+func (a *API) postBrokerUpdate(x *exchange, in enroll.BrokerUpdate) (*enroll.Broker, error) {
+	return a.service.UpdateBroker(x.ctx(), x.call(), x.param("id"), in)
+}

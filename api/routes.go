@@ -71,6 +71,9 @@ func brokerRoutes() []Route {
 			Doc:   "Registers a broker.", endpoint: takes((*API).postBroker)},
 		{Name: "getBroker", Method: get, Pattern: "/brokers/{id}", Rule: everyone,
 			Doc: "A broker with its newest certificate and verification.", endpoint: gives((*API).getBroker)},
+		{Name: "updateBroker", Method: post, Pattern: "/brokers/{id}/update", Rule: may(enroll.MayRunBrokers),
+			Kinds: []ca.Kind{ca.KindNameNotAllowed},
+			Doc:   "Changes where a broker is dialed, or the names of its next certificate; what is left out stays.", endpoint: takes((*API).postBrokerUpdate)},
 		{Name: "issueBrokerCertificate", Method: post, Pattern: "/brokers/{id}/certificates", Rule: Rule{Roles: enroll.MayRunBrokers.Roles(), Holders: []ca.HolderKind{ca.HolderAgent}, Own: true}, Status: created, Creates: true, Chain: true, At: "/certificates/{serial}",
 			Kinds: csrKinds(),
 			Doc:   "Issues a broker's certificate by its certification request.", endpoint: takes((*API).postBrokerCertificate)},
@@ -86,6 +89,8 @@ func brokerRoutes() []Route {
 			Doc:   "Verifies a broker from outside, and keeps the report.", endpoint: takes((*API).postVerification)},
 		{Name: "listVerifications", Method: get, Pattern: "/brokers/{id}/verifications", Rule: may(enroll.MaySeeReports),
 			Doc: "Lists a broker's verifications, newest first.", endpoint: lists((*API).listVerifications)},
+		{Name: "getVerification", Method: get, Pattern: "/brokers/{id}/verifications/{verification}", Rule: may(enroll.MaySeeReports),
+			Doc: "A verification with its report.", endpoint: gives((*API).getVerification)},
 	}
 }
 
@@ -99,6 +104,12 @@ func ledgerRoutes() []Route {
 			Doc:   "Opens a work order with its quota.", endpoint: takes((*API).postWorkOrder)},
 		{Name: "getWorkOrder", Method: get, Pattern: "/work-orders/{id}", Rule: may(enroll.MaySeeOrders),
 			Doc: "A work order.", endpoint: gives((*API).getWorkOrder)},
+		{Name: "updateWorkOrder", Method: post, Pattern: "/work-orders/{id}/update", Rule: may(enroll.MayRegister),
+			Doc: "Changes a work order's quota, or closes or reopens it; what is left out stays.", endpoint: takes((*API).postWorkOrderUpdate)},
+		{Name: "listEnrollmentTokens", Method: get, Pattern: "/work-orders/{id}/tokens", Rule: may(enroll.MayRegister),
+			Doc: "Lists a work order's enrollment tokens, newest first, without their secrets.", endpoint: lists((*API).listEnrollmentTokens)},
+		{Name: "endEnrollmentToken", Method: post, Pattern: "/work-orders/{id}/tokens/{token}/end", Rule: may(enroll.MayRegister), NoBody: true,
+			Doc: "Lets an enrollment token expire at once.", endpoint: takes((*API).postTokenEnd)},
 		{Name: "createEnrollmentToken", Method: post, Pattern: "/work-orders/{id}/tokens", Rule: may(enroll.MayRegister), Status: created, Creates: true, NoBody: true,
 			Kinds: []ca.Kind{ca.KindNameNotAllowed},
 			Doc:   "Makes an enrollment token for a work order; its secret is in this answer alone.", endpoint: takes((*API).postEnrollmentToken)},

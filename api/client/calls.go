@@ -164,3 +164,30 @@ func (c *Client) CRLs(ctx context.Context) iter.Seq2[*ca.CRL, error] {
 func (c *Client) TrustBundle(ctx context.Context) (*enroll.TrustBundle, error) {
 	return fetch[enroll.TrustBundle](ctx, c, "/trust-bundle")
 }
+
+// UpdateBroker changes where a broker is dialed, or the names of its next
+// certificate.
+func (c *Client) UpdateBroker(ctx context.Context, id string, u enroll.BrokerUpdate, opts ...Option) (*enroll.Broker, error) {
+	return send[enroll.Broker](ctx, c, at("brokers", id, "update"), u, opts)
+}
+
+// Verification returns one verification of a broker.
+func (c *Client) Verification(ctx context.Context, broker, id string) (*enroll.Verification, error) {
+	return fetch[enroll.Verification](ctx, c, at("brokers", broker, "verifications", id))
+}
+
+// UpdateWorkOrder changes a work order's quota, or closes or reopens it.
+func (c *Client) UpdateWorkOrder(ctx context.Context, id string, u enroll.WorkOrderUpdate, opts ...Option) (*enroll.WorkOrder, error) {
+	return send[enroll.WorkOrder](ctx, c, at("work-orders", id, "update"), u, opts)
+}
+
+// EnrollmentTokens lists the tokens of a work order, newest first, without their
+// secrets.
+func (c *Client) EnrollmentTokens(ctx context.Context, order string) iter.Seq2[*enroll.EnrollmentToken, error] {
+	return list[*enroll.EnrollmentToken](ctx, c, at("work-orders", order, "tokens"), nil)
+}
+
+// EndEnrollmentToken lets a token expire at once.
+func (c *Client) EndEnrollmentToken(ctx context.Context, order, id string, opts ...Option) (*enroll.EnrollmentToken, error) {
+	return send[enroll.EnrollmentToken](ctx, c, at("work-orders", order, "tokens", id, "end"), none, opts)
+}
