@@ -59,7 +59,9 @@ func unavailable(cause error, hint, message string) *ca.Error {
 
 // notFound returns the error for a missing row.
 func notFound(field, what, id string) *ca.Error {
-	listing := map[string]string{"API token": "tokens", "CRL of issuer": "crls"}[what]
+	listing := map[string]string{
+		"API token": "tokens", "CRL of issuer": "crls", "enrollment token": "work-orders/ID/tokens", "verification": "brokers/ID/verifications",
+	}[what]
 	if listing == "" {
 		listing = strings.ReplaceAll(what, " ", "-") + "s"
 	}

@@ -114,6 +114,10 @@ func (v *visit) brokerCommands(b *enroll.Broker) []equivalent {
 	if v.may(enroll.MayVerify) {
 		all = append(all, v.verifyCommand(b.ID))
 	}
+	if v.may(enroll.MayRunBrokers) {
+		all = append(all, equivalent{"Change URL and names", v.site.command("/brokers/"+b.ID+"/update", enroll.BrokerUpdate{URL: &b.URL, Names: b.Names},
+			"broker", "update", b.ID, "--url", b.URL, "--names", strings.Join(b.Names, ","))})
+	}
 	if v.may(enroll.MayRunBrokers) && v.site.service.DrivesBroker(b.ID) {
 		below := "/brokers/" + b.ID + "/rotations"
 		all = append(all,

@@ -2,6 +2,7 @@ package web
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/fleetca/fleetca/ca"
@@ -74,10 +75,20 @@ func orderAnswer(v *visit, form *tokenForm, at string, r *refusal) (answer, erro
 		if err := v.orderTokens(&p); err != nil {
 			return nil, err
 		}
-		p.Commands = []equivalent{{"Make a token", v.site.command("/work-orders/"+o.ID+"/tokens", enroll.NewToken{Uses: 10, ExpiresIn: "8h"},
-			"token", "create", "--work-order", o.ID, "--uses", "10", "--expires", "8h")}}
+		p.Commands = v.orderCommands(o)
 	}
 	return page{name: "order", title: o.ID, data: p}, nil
+}
+
+// orderCommands are what the page's forms do.
+func (v *visit) orderCommands(o *enroll.WorkOrder) []equivalent {
+	at, more := "/work-orders/"+o.ID, o.Quantity+100
+	return []equivalent{
+		{"Set the quota", v.site.command(at+"/update", enroll.WorkOrderUpdate{Quantity: &more}, "order", "update", o.ID, "--quantity", fmt.Sprint(more))},
+		{"Close the order", v.site.command(at+"/update", enroll.WorkOrderUpdate{State: new(enroll.OrderClosed)}, "order", "update", o.ID, "--state", "closed")},
+		{"Make a token", v.site.command(at+"/tokens", enroll.NewToken{Uses: 10, ExpiresIn: "8h"}, "token", "create", "--work-order", o.ID, "--uses", "10", "--expires", "8h")},
+		{"End a token", v.site.command(at+"/tokens/TOKEN/end", nil, "token", "revoke", "TOKEN", "--work-order", o.ID)},
+	}
 }
 
 func (v *visit) orderTokens(p *orderPage) error {

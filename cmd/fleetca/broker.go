@@ -19,7 +19,7 @@ import (
 
 func newBrokerCommand() *cobra.Command {
 	group := newClientGroup("broker", "Configure, register, verify, rotate MQTT brokers",
-		newBrokerRegisterCommand, newBrokerListCommand, newBrokerShowCommand, newBrokerCertificateCommand,
+		newBrokerRegisterCommand, newBrokerListCommand, newBrokerShowCommand, newBrokerUpdateCommand, newBrokerCertificateCommand,
 		newBrokerVerifyCommand, newBrokerRotateCommand)
 	group.AddCommand(newBrokerConfigCommand())
 	return group
@@ -83,6 +83,31 @@ func newBrokerShowCommand(flags *clientFlags) *cobra.Command {
 			return printBroker(cmd, flags, b)
 		},
 	}
+}
+
+func newBrokerUpdateCommand(flags *clientFlags) *cobra.Command {
+	var url, names string
+	cmd := &cobra.Command{
+		Use: "update ID", Short: "Change where a broker is dialed, or the names of its next certificate", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			u := enroll.BrokerUpdate{Names: splitList(names)}
+			if url != "" {
+				u.URL = &url
+			}
+			c, err := flags.open()
+			if err != nil {
+				return err
+			}
+			b, err := c.UpdateBroker(cmd.Context(), args[0], u, client.IdempotencyKey(uuid.NewString()))
+			if err != nil {
+				return clientError(err)
+			}
+			return printBroker(cmd, flags, b)
+		},
+	}
+	cmd.Flags().StringVar(&url, "url", "", "mqtts://HOST[:8883] (default: as it is)")
+	cmd.Flags().StringVar(&names, "names", "", "DNS names and IP addresses, comma-separated (default: as they are)")
+	return cmd
 }
 
 func printBroker(cmd *cobra.Command, flags *clientFlags, b *enroll.Broker) error {

@@ -12,7 +12,7 @@ import (
 )
 
 func newOrderCommand() *cobra.Command {
-	return newClientGroup("order", "Open and show work orders", newOrderCreateCommand, newOrderListCommand, newOrderShowCommand)
+	return newClientGroup("order", "Open, change and show work orders", newOrderCreateCommand, newOrderListCommand, newOrderShowCommand, newOrderUpdateCommand)
 }
 
 func newOrderCreateCommand(flags *clientFlags) *cobra.Command {
@@ -81,4 +81,33 @@ func printOrder(cmd *cobra.Command, flags *clientFlags, o *enroll.WorkOrder) err
 	}
 	return printFacts(cmd.OutOrStdout(), "work order", o.ID, "product", o.Product, "profile", o.Profile,
 		"issued", fmt.Sprintf("%d of %d", o.Issued, o.Quantity), "state", string(o.State))
+}
+
+func newOrderUpdateCommand(flags *clientFlags) *cobra.Command {
+	var quantity int64
+	var state string
+	cmd := &cobra.Command{
+		Use: "update ID", Short: "Change a work order's quota, close it or open it again", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var u enroll.WorkOrderUpdate
+			if cmd.Flags().Changed("quantity") {
+				u.Quantity = &quantity
+			}
+			if cmd.Flags().Changed("state") {
+				u.State = new(enroll.OrderState(state))
+			}
+			c, err := flags.open()
+			if err != nil {
+				return err
+			}
+			o, err := c.UpdateWorkOrder(cmd.Context(), args[0], u, client.IdempotencyKey(uuid.NewString()))
+			if err != nil {
+				return clientError(err)
+			}
+			return printOrder(cmd, flags, o)
+		},
+	}
+	cmd.Flags().Int64Var(&quantity, "quantity", 0, "how many devices may be enrolled")
+	cmd.Flags().StringVar(&state, "state", "", "open or closed")
+	return cmd
 }

@@ -94,12 +94,21 @@ func createAPIToken(cmd *cobra.Command, flags *clientFlags, t tokenFlags) error 
 }
 
 func newTokenListCommand(flags *clientFlags) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List API tokens, newest first", Args: cobra.NoArgs,
+	var order string
+	cmd := &cobra.Command{
+		Use: "list", Short: "List API tokens, or the enrollment tokens of a work order, newest first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := flags.open()
 			if err != nil {
 				return err
+			}
+			if order != "" {
+				return printList(cmd.OutOrStdout(), flags.listing(), c.EnrollmentTokens(cmd.Context(), order), []column[*enroll.EnrollmentToken]{
+					{"TOKEN", func(t *enroll.EnrollmentToken) string { return t.ID }},
+					{"DEVICE", func(t *enroll.EnrollmentToken) string { return t.DeviceID }},
+					{"USED", func(t *enroll.EnrollmentToken) string { return fmt.Sprintf("%d of %d", t.Used, t.Uses) }},
+					{"EXPIRES", func(t *enroll.EnrollmentToken) string { return t.ExpiresAt.UTC().Format(time.RFC3339) }},
+				})
 			}
 			return printList(cmd.OutOrStdout(), flags.listing(), c.APITokens(cmd.Context()), []column[*enroll.APIToken]{
 				{"TOKEN", func(t *enroll.APIToken) string { return t.ID }},
@@ -113,6 +122,8 @@ func newTokenListCommand(flags *clientFlags) *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringVar(&order, "work-order", "", "list the enrollment tokens of this work order")
+	return cmd
 }
 
 func tokenState(t *enroll.APIToken) string {
@@ -126,12 +137,23 @@ func tokenState(t *enroll.APIToken) string {
 }
 
 func newTokenRevokeCommand(flags *clientFlags) *cobra.Command {
-	return &cobra.Command{
-		Use: "revoke ID", Short: "End an API token at once", Args: cobra.ExactArgs(1),
+	var order string
+	cmd := &cobra.Command{
+		Use: "revoke ID", Short: "End an API token, or an enrollment token of a work order, at once", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := flags.open()
 			if err != nil {
 				return err
+			}
+			if order != "" {
+				t, err := c.EndEnrollmentToken(cmd.Context(), order, args[0])
+				if err != nil {
+					return clientError(err)
+				}
+				if flags.json {
+					return printJSON(cmd.OutOrStdout(), t)
+				}
+				return printFacts(cmd.OutOrStdout(), "token", t.ID, "work order", t.WorkOrder, "ended", t.ExpiresAt.UTC().Format(time.RFC3339))
 			}
 			t, err := c.RevokeAPIToken(cmd.Context(), args[0])
 			if err != nil {
@@ -143,4 +165,6 @@ func newTokenRevokeCommand(flags *clientFlags) *cobra.Command {
 			return printFacts(cmd.OutOrStdout(), "token", t.ID, "name", t.Name, "state", tokenState(t))
 		},
 	}
+	cmd.Flags().StringVar(&order, "work-order", "", "end an enrollment token of this work order")
+	return cmd
 }
