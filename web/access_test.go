@@ -8,46 +8,6 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-// Every page and form that is not for everybody refuses those it is not for,
-// and no page leads them there.
-func TestAccessIsForAdmins(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	for _, role := range enroll.Roles() {
-		v := s.as(role)
-		want := http.StatusForbidden
-		if role == enroll.RoleAdmin {
-			want = http.StatusOK
-		}
-		for _, path := range []string{"/access", "/access/users/eve-admin", "/access/tokens", "/access/sessions"} {
-			if role != enroll.RoleAdmin && path == "/access/users/eve-admin" {
-				v.get(path).want(want)
-				continue
-			}
-			if path != "/access/users/eve-admin" {
-				v.get(path).want(want)
-			}
-		}
-		shown := v.get("/account").Find(`header nav a[href="/access"]`).Length() == 1
-		if shown != (role == enroll.RoleAdmin) {
-			t.Errorf("%s sees the way to Access: %v", role, shown)
-		}
-		if role == enroll.RoleAdmin {
-			continue
-		}
-		for path, form := range map[string][]string{
-			"/access": {"name", "mallory", "role", "admin", "password", password},
-			"/access/users/eve-" + string(role) + "/role": {"role", "admin"},
-			"/access/tokens": {"name", "mine", "role", "admin"},
-		} {
-			v.post(path, form...).want(http.StatusForbidden)
-		}
-		if u, err := s.service.User(s.ctx, "eve-"+string(role)); err != nil || u.Role != role {
-			t.Fatalf("%+v, %v", u, err)
-		}
-	}
-}
-
 func TestUsers(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -24,10 +24,15 @@ func TestBrowserAccount(t *testing.T) {
 	s := newSite(t)
 	for _, theme := range []browsertest.Theme{browsertest.Light, browsertest.Dark} {
 		b := s.browser(enroll.RoleAdmin, theme)
-		for _, path := range []string{"/account", "/account/second-factor", "/nothing"} {
+		for _, path := range []string{"/account", "/account/second-factor", "/nothing", "/", "/audit", "/audit?from=then", "/access", "/access/users/eve-admin", "/access/tokens", "/access/sessions"} {
 			b.Open(path)
 			b.Axe()
+			wantFits(b)
 		}
+		b.Open("/audit")
+		click(b, "tbody a", "UTC")
+		b.WaitFor("h2", "As recorded")
+		b.Axe()
 		b.Open("/account")
 		b.WaitFor("time", "UTC")
 		if local := browsertest.Eval[string](b, `document.querySelector("time").dataset.local`); local == "" {
