@@ -40,7 +40,8 @@
 //
 // A certificate without extended key usage is no server's. A stapled OCSP
 // response is checked for its signer, serial number, status and times (RFC 6960),
-// of which crypto/tls checks none. The causes that x509.Verify reports as one
+// of which crypto/tls checks none, and a certificate that must be stapled is void
+// without one (RFC 7633). The causes that x509.Verify reports as one
 // "unknown authority" are told apart: an intermediate that was not sent, a root
 // that is not in the bundle, and an authority of the bundle's name with another
 // key. What works and should not stay is a warning: signatures by SHA-1, RSA keys
