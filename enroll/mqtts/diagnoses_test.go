@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write what the tests compare with")
 var (
 	placeholder = regexp.MustCompile(`\{([a-z]+)\}`)
 	// addition is what is said only where there is more to say.
-	addition = regexp.MustCompile(`\{(takes|asked|why|given|saw)\}`)
+	addition = regexp.MustCompile(`\{(takes|asked|unlisted|why|given|saw)\}`)
 )
 
 // TestDiagnoses compares DIAGNOSES.md with the table of the rules, in the order

@@ -191,9 +191,12 @@ func (n *negative) present(pair *tls.Certificate, sessions tls.ClientSessionCach
 		Step: a.step(), CertificateRequested: a.requested, CertificateSent: a.sent,
 		AfterFinished: a.step() == StepConnack, Resumed: a.tls != nil && a.tls.Resumed,
 	}}
-	o.facts["asked"] = ""
+	o.facts["asked"], o.facts["unlisted"] = "", ""
 	if !a.requested && !o.observed.Resumed {
 		o.facts["asked"] = " It did not even ask for one."
+	}
+	if a.own.unlisted {
+		o.facts["unlisted"] = " The CRL given does not list it: is it revoked at all?"
 	}
 	if a.answered {
 		code := int(a.code)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -171,6 +172,21 @@ func suites() (ids []uint16) {
 		ids = append(ids, s.ID)
 	}
 	return ids
+}
+
+// TestRevokedUnlisted: a certificate that the CRL given does not list may not be
+// revoked at all, which is said.
+func TestRevokedUnlisted(t *testing.T) {
+	f := newFleet(t)
+	m := mqtts.Material{Revoked: f.issuer.issue(t, "device-2", usage(x509.ExtKeyUsageClientAuth))}
+	target := f.negative(t, broker{tls: f.mutual()}.start(t), m)
+	for said, revoked := range map[bool]*tls.Certificate{true: f.device, false: m.Revoked} {
+		target.CRLs = []*x509.RevocationList{f.issuer.crl(t, time.Hour, revoked)}
+		c := verify(t, target).Check(mqtts.CheckRevoked)
+		if codeOf(c) != mqtts.CodeRevokedAccepted || strings.Contains(c.Diagnosis[0].Message, "does not list it") != said {
+			t.Errorf("%+v", c.Diagnosis)
+		}
+	}
 }
 
 // TestNegativeNotRequested has a listener without mutual TLS: everything that is

@@ -12,6 +12,7 @@ type preflight struct {
 	leaf                *x509.Certificate // nil: none was given, or it cannot be parsed
 	expired, notYet     bool
 	wrongUsage, revoked bool
+	unlisted            bool                // a CRL of its issuer was given, and does not list it
 	authorities         []*x509.Certificate // sent along with it
 	path                path                // to the trust bundle, which the broker often shares
 }
@@ -37,7 +38,8 @@ func examine(t Target) preflight {
 	p.expired, p.notYet = now.After(p.leaf.NotAfter), now.Before(p.leaf.NotBefore)
 	p.wrongUsage = lacksClientAuth(p.leaf)
 	p.path = findPath(p.leaf, p.authorities, t.Roots)
-	p.revoked = statusOf(p.leaf, p.issuer(), t.CRLs, now).entry != nil
+	status := statusOf(p.leaf, p.issuer(), t.CRLs, now)
+	p.revoked, p.unlisted = status.entry != nil, status.covered && status.entry == nil
 	return p
 }
 
