@@ -14,7 +14,7 @@ import (
 )
 
 // bundleFiles returns the files of a trust bundle: path itself, or the
-// certificate files in the folder path.
+// certificate files in the folder path. openssl rehash names them HASH.0.
 func bundleFiles(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -29,7 +29,7 @@ func bundleFiles(path string) ([]string, error) {
 	}
 	var files []string
 	for _, e := range entries {
-		if !e.IsDir() && slices.Contains([]string{".pem", ".crt", ".cer", ".der"}, strings.ToLower(filepath.Ext(e.Name()))) {
+		if ext := strings.ToLower(filepath.Ext(e.Name())); !e.IsDir() && slices.Contains([]string{".pem", ".crt", ".cer", ".der", ".0"}, ext) {
 			files = append(files, filepath.Join(path, e.Name()))
 		}
 	}
