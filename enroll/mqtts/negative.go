@@ -52,7 +52,7 @@ func given(piece func(Material) *tls.Certificate) func(*negative) (*outcome, err
 type negative struct {
 	*run
 	version version // of the control
-	silent  []int   // indexes of the checks that passed without a word of the broker
+	silent  []int   // indexes of the checks that passed by an outcome that is silent
 }
 
 // An outcome is what one trial came to.
@@ -60,7 +60,7 @@ type outcome struct {
 	observed Observed
 	accepted bool   // the broker let us in
 	refused  bool   // it did not
-	silent   bool   // it refused without a word: a broker that has died looks the same
+	silent   bool   // it refused without a word, or with one about itself: a broker in trouble looks the same
 	error    string // why neither was seen
 	facts    facts
 }
@@ -78,8 +78,7 @@ func (r *run) negate(control *attempt) {
 	n.confirmSilence()
 }
 
-// check makes one check, and tells whether it passed without a word of the
-// broker.
+// check makes one check, and tells whether it passed by an outcome that is silent.
 func (n *negative) check(t trial, control *attempt) (c Check, silent bool) {
 	c = Check{Name: t.name, Expect: ExpectRefused, Result: CheckInconclusive, Diagnosis: []Diagnosis{}}
 	if why := n.uncontrolled(); why != "" {
@@ -89,7 +88,7 @@ func (n *negative) check(t trial, control *attempt) (c Check, silent bool) {
 	o, err := t.try(n)
 	switch {
 	case err != nil:
-		o = &outcome{error: err.Error()}
+		o = &outcome{error: err.Error(), observed: Observed{Step: StepTCP}}
 	case o == nil:
 		c.Result = CheckSkipped
 		return c, false
@@ -205,8 +204,12 @@ func (n *negative) present(pair *tls.Certificate, sessions tls.ClientSessionCach
 	switch refusal := cmp.Or(a.refusal, a.rejection); {
 	case a.answered && a.code == 0:
 		o.accepted, o.observed.Step = true, StepConnack
+	case a.answered && connackCode(a.code) == CodeConnackServerUnavailable:
+		o.error = a.reason // it had no time for us, whoever we are
+		o.observed.refusedAs(*refusal)
 	case refusal != nil:
-		o.refused, o.silent = true, refusal.Alert == 0 && !a.answered
+		o.refused = true
+		o.silent = !a.answered && (refusal.Alert == 0 || refusal.Alert == alertInternalError)
 		o.observed.refusedAs(*refusal)
 	default:
 		o.error = a.ended()
