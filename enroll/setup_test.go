@@ -173,7 +173,9 @@ func newSite(t *testing.T) *site {
 	s.store = s.openStore()
 	s.authority = s.openAuthority(s.store)
 	s.Service = s.server(s.store)
-	s.Cleanup(func() { leaktest.Write(strings.Join(s.column(s.readOnly(), `SELECT CAST(canonical AS TEXT) FROM events`), "\n")) })
+	s.Cleanup(func() {
+		leaktest.Write(strings.Join(s.column(s.readOnly(), `SELECT CAST(canonical AS TEXT) FROM events`), "\n"))
+	})
 	return s
 }
 
