@@ -2,6 +2,7 @@ package api
 
 import (
 	"strings"
+	"time"
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
@@ -52,7 +53,16 @@ func (a *API) getTrustBundle(x *exchange) (*enroll.TrustBundle, error) {
 
 func (a *API) listEvents(x *exchange) ([]*enroll.Event, string, error) {
 	q := x.query
-	f := enroll.EventFilter{Actor: q.Get("actor"), Action: q.Get("action"), Subject: q.Get("subject")}
+	f := enroll.EventFilter{Actor: q.Get("actor"), Action: q.Get("action"), ActionPrefix: q.Get("actionPrefix"), Subject: q.Get("subject")}
+	for name, field := range map[string]*time.Time{"from": &f.From, "to": &f.To} {
+		if text := q.Get(name); text != "" {
+			at, err := time.Parse(time.RFC3339, text)
+			if err != nil {
+				return nil, "", ca.Errorf(ca.KindMalformed, name, "write it as 2026-03-09T08:30:00Z", "%.40q is not a time", text)
+			}
+			*field = at
+		}
+	}
 	return a.service.Events(x.ctx(), f, x.page)
 }
 

@@ -3,12 +3,26 @@ package api
 import (
 	"errors"
 
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 )
 
 func (a *API) listDevices(x *exchange) ([]*enroll.Device, string, error) {
-	f := enroll.DeviceFilter{
-		Status: enroll.DeviceStatus(x.query.Get("status")), Group: x.query.Get("group"), WorkOrder: x.query.Get("workOrder"),
+	f, err := enroll.ParseQuery(x.query.Get("q"))
+	if err != nil {
+		return nil, "", err
+	}
+	for _, p := range []struct {
+		name  string
+		field *string
+	}{{"status", (*string)(&f.Status)}, {"group", &f.Group}, {"workOrder", &f.WorkOrder}} {
+		value := x.query.Get(p.name)
+		if value != "" && *p.field != "" && *p.field != value {
+			return nil, "", ca.Errorf(ca.KindMalformed, p.name, "give it once", "stands in q, too")
+		}
+		if value != "" {
+			*p.field = value
+		}
 	}
 	return a.service.Devices(x.ctx(), f, x.page)
 }

@@ -62,6 +62,9 @@ var examples = map[reflect.Type]any{
 	reflect.TypeFor[RoleRequest]():            schema{"role": enroll.RoleAuditor},
 	reflect.TypeFor[enroll.LoginRequest]():    schema{"name": "eve", "password": examplePassword},
 	reflect.TypeFor[enroll.NewAPIToken]():     enroll.NewAPIToken{Name: "line 3", Role: enroll.RoleFactory, ExpiresIn: "720h", WorkOrder: "wo-1042"},
+	reflect.TypeFor[enroll.RetireRequest]():   enroll.RetireRequest{Comment: "scrapped"},
+	reflect.TypeFor[enroll.NewRenewalLink]():  enroll.NewRenewalLink{ExpiresIn: "8h"},
+	reflect.TypeFor[enroll.Bulk]():            enroll.Bulk{Action: enroll.BulkRevoke, Reason: string(ca.ReasonKeyCompromise), Query: "group:hall-2", Fingerprint: exampleSHA256},
 	reflect.TypeFor[enroll.NewToken]():        enroll.NewToken{DeviceID: "pump-0001", ExpiresIn: "8h"},
 }
 

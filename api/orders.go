@@ -42,3 +42,7 @@ func (a *API) listEnrollmentTokens(x *exchange) ([]*enroll.EnrollmentToken, stri
 func (a *API) postTokenEnd(x *exchange, _ nothing) (*enroll.EnrollmentToken, error) {
 	return a.service.EndEnrollmentToken(x.ctx(), x.call(), x.param("id"), x.param("token"))
 }
+
+func (a *API) getProgress(x *exchange) (*enroll.WorkOrderProgress, error) {
+	return a.service.WorkOrderProgress(x.ctx(), x.param("id"))
+}

@@ -18,7 +18,7 @@ const (
 
 // routes is the table of calls: the REST contract, and who may make them.
 func routes() []Route {
-	return slices.Concat(deviceRoutes(), brokerRoutes(), ledgerRoutes(), accountRoutes())
+	return slices.Concat(deviceRoutes(), lifeRoutes(), bulkRoutes(), brokerRoutes(), orderRoutes(), ledgerRoutes(), accountRoutes(), overviewRoutes())
 }
 
 // deviceRoutes are the calls for devices, the index before them.
@@ -94,8 +94,53 @@ func brokerRoutes() []Route {
 	}
 }
 
-// ledgerRoutes are the calls for work orders, and for what the authority keeps.
-func ledgerRoutes() []Route {
+// lifeRoutes are the calls about the life of a device, from its key to its end.
+func lifeRoutes() []Route {
+	return []Route{
+		{Name: "retireDevice", Method: post, Pattern: "/devices/{id}/retirement", Rule: may(enroll.MayRetire), Status: accepted, Creates: true, NoBody: true, At: "/revocations/{id}",
+			Kinds: []ca.Kind{ca.KindRevoked},
+			Doc:   "Retires a device: its certificates are revoked for cessationOfOperation, and that is proven at the brokers.", endpoint: takes((*API).postRetirement)},
+		{Name: "createRenewalLink", Method: post, Pattern: "/devices/{id}/renewal-links", Rule: may(enroll.MayRekey), Status: created, Creates: true, NoBody: true,
+			Kinds: []ca.Kind{enroll.KindDeviceHeld, enroll.KindDeviceRevoked},
+			Doc:   "Makes a one-time token with which an active device enrolls again under a new key; its secret is in this answer alone.", endpoint: takes((*API).postRenewalLink)},
+		{Name: "planRevocation", Method: get, Pattern: "/devices/{id}/revocation-plan", Rule: may(enroll.MayRevoke),
+			Doc: "What revoking a device will do: its certificates, the CRLs they go on, its live sessions at each broker.", endpoint: gives((*API).getRevocationPlan)},
+		{Name: "listDeviceEvents", Method: get, Pattern: "/devices/{id}/events", Rule: may(enroll.MaySeeReports),
+			Doc: "Lists the events of a device, of its certificates and of its revocations, newest first.", endpoint: lists((*API).listDeviceEvents)},
+	}
+}
+
+// bulkRoutes are the calls for many devices at once. What each role may do is
+// judged by the action.
+func bulkRoutes() []Route {
+	return []Route{
+		{Name: "planBulkChange", Method: post, Pattern: "/bulk-changes/plan", Rule: may(enroll.MayHold),
+			Kinds: []ca.Kind{ca.KindReason},
+			Doc:   "What a change of many devices would do, with the fingerprint that starts just that.", endpoint: takes((*API).postBulkPlan)},
+		{Name: "startBulkChange", Method: post, Pattern: "/bulk-changes", Rule: may(enroll.MayHold), Status: accepted, Creates: true, At: "/bulk-changes/{id}",
+			Kinds: []ca.Kind{ca.KindReason},
+			Doc:   "Starts a change of many devices that was planned.", endpoint: takes((*API).postBulk)},
+		{Name: "listBulkChanges", Method: get, Pattern: "/bulk-changes", Rule: may(enroll.MaySeeReports),
+			Doc: "Lists changes of many devices, newest first, without their failures.", endpoint: lists((*API).listBulks)},
+		{Name: "getBulkChange", Method: get, Pattern: "/bulk-changes/{id}", Rule: may(enroll.MaySeeReports),
+			Doc: "A change of many devices, and how far it is.", endpoint: gives((*API).getBulk)},
+	}
+}
+
+// overviewRoutes are the calls about the whole fleet.
+func overviewRoutes() []Route {
+	return []Route{
+		{Name: "getAttention", Method: get, Pattern: "/attention", Rule: everyone,
+			Doc: "What needs a person, the most severe first; nothing when all is well.", endpoint: gives((*API).getAttention)},
+		{Name: "getFigures", Method: get, Pattern: "/figures", Rule: everyone,
+			Doc: "Counts of devices, certificates and brokers, made in the background.", endpoint: gives((*API).getFigures)},
+		{Name: "getForecast", Method: get, Pattern: "/forecast", Rule: everyone,
+			Doc: "When certificates expire, by week for 24 months, made in the background.", endpoint: gives((*API).getForecast)},
+	}
+}
+
+// orderRoutes are the calls for work orders.
+func orderRoutes() []Route {
 	return []Route{
 		{Name: "listWorkOrders", Method: get, Pattern: "/work-orders", Rule: may(enroll.MaySeeOrders),
 			Doc: "Lists work orders.", endpoint: lists((*API).listWorkOrders)},
@@ -113,7 +158,14 @@ func ledgerRoutes() []Route {
 		{Name: "createEnrollmentToken", Method: post, Pattern: "/work-orders/{id}/tokens", Rule: may(enroll.MayRegister), Status: created, Creates: true, NoBody: true,
 			Kinds: []ca.Kind{ca.KindNameNotAllowed},
 			Doc:   "Makes an enrollment token for a work order; its secret is in this answer alone.", endpoint: takes((*API).postEnrollmentToken)},
+		{Name: "getProgress", Method: get, Pattern: "/work-orders/{id}/progress", Rule: may(enroll.MaySeeOrders),
+			Doc: "How a work order comes along: devices by minute, the last of them, and what was refused.", endpoint: gives((*API).getProgress)},
+	}
+}
 
+// ledgerRoutes are the calls for what the authority keeps.
+func ledgerRoutes() []Route {
+	return []Route{
 		{Name: "listCertificates", Method: get, Pattern: "/certificates", Rule: everyone, Filters: certificateFilters,
 			Doc: "Lists certificates, newest first.", endpoint: lists((*API).listCertificates)},
 		{Name: "getCertificate", Method: get, Pattern: "/certificates/{serial}", Rule: everyone, Chain: true,
@@ -172,6 +224,7 @@ func accountRoutes() []Route {
 // Filters of the listings.
 var (
 	deviceFilters = []Parameter{
+		{Name: "q", Doc: "terms that all must hold, such as status:active group:x order:WO-7 expires<30d expires:expired serial:ab12 attr.site:\"Hall 2\", the beginning of an id, or *text*; a page may hold fewer items than there are, and nextCursor goes on"},
 		{Name: "status", Doc: "of the device", Enum: values(enroll.DeviceRegistered, enroll.DeviceActive, enroll.DeviceHeld, enroll.DeviceRevoked, enroll.DeviceRetired)},
 		{Name: "group", Doc: "that the device is in"},
 		{Name: "workOrder", Doc: "that the device was built for"},
@@ -188,6 +241,9 @@ var (
 	eventFilters = []Parameter{
 		{Name: "actor", Doc: "who: user:NAME, token:ID, device:ID, server"},
 		{Name: "action", Doc: "what, such as device.enroll"},
+		{Name: "actionPrefix", Doc: "beginning of the action, such as device."},
 		{Name: "subject", Doc: "to what, such as device:ID"},
+		{Name: "from", Doc: "not before this time (RFC 3339)"},
+		{Name: "to", Doc: "before this time (RFC 3339)"},
 	}
 )

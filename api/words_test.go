@@ -22,7 +22,7 @@ func TestWords(t *testing.T) {
 	c := newCatalog()
 	c.describe(Routes())
 	found := map[string]word{}
-	for _, dir := range []string{".", "../ca", "../enroll", "../enroll/mqtts"} {
+	for _, dir := range []string{".", "../ca", "../enroll", "../enroll/brokers", "../enroll/mqtts"} {
 		readWords(t, dir, c.sources, found)
 	}
 	for source := range c.sources {

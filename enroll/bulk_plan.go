@@ -15,7 +15,7 @@ import (
 // Bounds of a plan.
 const (
 	bulkFirst = 10  // names that it shows of each kind
-	bulkPages = 100 // of a search
+	bulkPages = 200 // of a search
 )
 
 // bulkActions say what each action makes of a device by its status, and who

@@ -57,3 +57,8 @@ func CRLEvent(now time.Time, actor string, crl *ca.CRL) Event {
 func InitEvent(rootSHA256 string) Event {
 	return newEvent(time.Now().UTC().Truncate(time.Microsecond), "server", "authority.init", "issuer:root", map[string]any{"rootSha256": rootSHA256})
 }
+
+// TestDataEvent is the event of a store that is marked as none of a real fleet.
+func TestDataEvent() Event {
+	return newEvent(time.Now().UTC().Truncate(time.Microsecond), "server", "authority.test-data", "authority", nil)
+}

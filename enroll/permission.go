@@ -14,6 +14,7 @@ const (
 	MayRevoke       Permission = "revoke"        // devices and certificates
 	MayHold         Permission = "hold"          // and release devices
 	MayRetire       Permission = "retire"        // devices
+	MayRekey        Permission = "rekey"         // devices whose key is lost
 	MayRunBrokers   Permission = "run-brokers"   // register them, certify them, rotate their certificates
 	MaySeeRotations Permission = "see-rotations" //
 	MayVerify       Permission = "verify"        // brokers
@@ -31,6 +32,7 @@ var permitted = map[Permission][]Role{
 	MayRevoke:       {RoleSecurity},
 	MayHold:         {RoleOperator, RoleSecurity},
 	MayRetire:       {RoleOperator, RoleSecurity},
+	MayRekey:        {RoleOperator},
 	MayRunBrokers:   {RoleOperator},
 	MaySeeRotations: {RoleOperator, RoleAuditor},
 	MayVerify:       {RoleOperator, RoleSecurity},

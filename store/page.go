@@ -22,7 +22,7 @@ const (
 
 // scanBound is how many rows one page of a search looks at, where an index
 // leads to more rows than are shown.
-const scanBound = 10_000
+const scanBound = 5_000
 
 // A listing is one kind of list, read by keyset: the next page begins after
 // the last item of this one, whatever was inserted or removed meanwhile.

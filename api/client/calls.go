@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"iter"
+	"time"
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
@@ -21,7 +22,7 @@ func (c *Client) Device(ctx context.Context, id string) (*enroll.Device, error) 
 
 // Devices lists devices.
 func (c *Client) Devices(ctx context.Context, f enroll.DeviceFilter) iter.Seq2[*enroll.Device, error] {
-	return list[*enroll.Device](ctx, c, "/devices", values("status", f.Status, "group", f.Group, "workOrder", f.WorkOrder))
+	return list[*enroll.Device](ctx, c, "/devices", values("q", f.Query()))
 }
 
 // HoldDevice puts a device and its certificates on hold.
@@ -132,7 +133,16 @@ func (c *Client) RevokeCertificate(ctx context.Context, serial string, r enroll.
 
 // Events lists the audit trail, newest first.
 func (c *Client) Events(ctx context.Context, f enroll.EventFilter) iter.Seq2[*enroll.Event, error] {
-	return list[*enroll.Event](ctx, c, "/events", values("actor", f.Actor, "action", f.Action, "subject", f.Subject))
+	return list[*enroll.Event](ctx, c, "/events", values(
+		"actor", f.Actor, "action", f.Action, "actionPrefix", f.ActionPrefix, "subject", f.Subject, "from", timeText(f.From), "to", timeText(f.To)))
+}
+
+// timeText writes a time for a query; none is empty.
+func timeText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
 }
 
 // Issuers lists issuers.

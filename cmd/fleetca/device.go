@@ -23,7 +23,8 @@ import (
 func newDeviceCommand() *cobra.Command {
 	return newClientGroup("device", "Enroll, show, hold, revoke devices",
 		newDeviceEnrollCommand, newDeviceRenewCommand, newDeviceListCommand, newDeviceShowCommand,
-		newDeviceRegisterCommand, newDeviceHoldCommand, newDeviceReleaseCommand, newDeviceRevokeCommand)
+		newDeviceRegisterCommand, newDeviceHoldCommand, newDeviceReleaseCommand, newDeviceRevokeCommand,
+		newDeviceRetireCommand, newDeviceRenewalLinkCommand)
 }
 
 func newDeviceEnrollCommand(flags *clientFlags) *cobra.Command {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,13 +20,35 @@ func newDeviceListCommand(flags *clientFlags) *cobra.Command {
 	var f enroll.DeviceFilter
 	var status string
 	cmd := &cobra.Command{
-		Use: "list", Short: "List devices", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use:   "list [TERM...]",
+		Short: "List devices",
+		Long: `List devices for which all terms hold:
+
+  status:active        registered, active, held, revoked or retired
+  group:hall-2         the group
+  order:WO-7           the work order
+  serial:ab12          a certificate's serial number begins so
+  expires<30d          the last good certificate expires within 30 days (h, d, w, y)
+  expires>7d           and not within 7
+  expires:expired      it has expired
+  attr.site:"Hall 2"   an attribute, exactly
+  pump-00              the id begins so
+  *pump*               id, group or an attribute's value holds this
+
+Quote what the shell would read otherwise: fleetca device list 'expires<30d'`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			asked, err := enroll.ParseQuery(strings.Join(args, " "))
+			if err != nil {
+				return usageErrorOf(err)
+			}
+			f.Status = enroll.DeviceStatus(status)
+			if f, err = bothFilters(f, asked); err != nil {
+				return err
+			}
 			c, err := flags.open()
 			if err != nil {
 				return err
 			}
-			f.Status = enroll.DeviceStatus(status)
 			return printList(cmd.OutOrStdout(), flags.listing(), c.Devices(cmd.Context(), f), []column[*enroll.Device]{
 				{"DEVICE", func(d *enroll.Device) string { return d.ID }},
 				{"STATUS", func(d *enroll.Device) string { return string(d.Status) }},
@@ -39,6 +62,24 @@ func newDeviceListCommand(flags *clientFlags) *cobra.Command {
 	cmd.Flags().StringVar(&f.Group, "group", "", "group")
 	cmd.Flags().StringVar(&f.WorkOrder, "work-order", "", "work order")
 	return cmd
+}
+
+// bothFilters adds what flags say to what terms say.
+func bothFilters(flags, terms enroll.DeviceFilter) (enroll.DeviceFilter, error) {
+	for _, p := range []struct {
+		name       string
+		flag, term *string
+	}{
+		{"status", (*string)(&flags.Status), (*string)(&terms.Status)}, {"group", &flags.Group, &terms.Group}, {"work-order", &flags.WorkOrder, &terms.WorkOrder},
+	} {
+		if *p.flag != "" && *p.term != "" {
+			return terms, usageError(fmt.Errorf("--%s and a term say the same", p.name), "give one of them")
+		}
+		if *p.flag != "" {
+			*p.term = *p.flag
+		}
+	}
+	return terms, nil
 }
 
 func newDeviceShowCommand(flags *clientFlags) *cobra.Command {
@@ -119,8 +160,7 @@ func newDeviceToggle(flags *clientFlags, verb, short string, call func(*client.C
 
 func newDeviceRevokeCommand(flags *clientFlags) *cobra.Command {
 	var r enroll.RevokeRequest
-	var wait bool
-	var timeout time.Duration
+	var end ending
 	cmd := &cobra.Command{
 		Use:   "revoke ID --reason REASON",
 		Short: "Revoke a device, and see brokers refuse it",
@@ -136,25 +176,13 @@ shows each step until every broker was seen to refuse, and fails when one was no
 			if err != nil {
 				return clientError(err)
 			}
-			if wait {
-				if rev, err = waitRevocation(cmd.Context(), c, rev, timeout, newStepWatch(cmd)); err != nil {
-					return clientError(err)
-				}
-			}
-			if err := printRevocation(cmd, flags, rev); err != nil {
-				return err
-			}
-			if wait && rev.State != enroll.RevocationProven && rev.State != enroll.RevocationRecorded {
-				return hinted(fmt.Errorf("device %s is revoked, but the refusal was not seen at every broker", rev.Device), "see the failed step; the server goes on trying")
-			}
-			return nil
+			return end.follow(cmd, flags, c, rev)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&r.Reason, "reason", "unspecified", "reason of RFC 5280, 5.3.1, such as keyCompromise")
 	f.StringVar(&r.Comment, "comment", "", "comment for the audit trail")
-	f.BoolVar(&wait, "wait", false, "wait for the proof")
-	f.DurationVar(&timeout, "wait-timeout", time.Minute, "how long to wait")
+	end.flags(cmd)
 	return cmd
 }
 

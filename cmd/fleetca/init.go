@@ -26,6 +26,7 @@ type initConfig struct {
 	issuerKMS      string // URI of a key store to make the issuers' keys inside; files when empty
 	organization   string // O of the certificates
 	database       string // store URL; SQLite in the folder when empty
+	testData       bool   // the database is marked, for good, as none of a real fleet
 }
 
 func newInitCommand() *cobra.Command {
@@ -123,6 +124,11 @@ func initialize(ctx context.Context, cfg initConfig) (h *ca.Hierarchy, err error
 	defer st.Close()
 	if err := st.Migrate(ctx); err != nil {
 		return nil, err
+	}
+	if cfg.testData {
+		if err := st.MarkTestData(ctx, enroll.Change{Event: enroll.TestDataEvent()}); err != nil {
+			return nil, err
+		}
 	}
 	event := enroll.InitEvent(ca.FingerprintOf(h.Root()))
 	if err := st.CreateIssuers(ctx, h.Issuers, h.CRLs, enroll.Change{Event: event}); err != nil {

@@ -70,7 +70,7 @@ then the file.`,
 			root.AddCommand(c)
 		}
 	}
-	add("server", newDemoCommand(), newInitCommand(), newServeCommand(), newMigrateCommand(), newBackupCommand(), newRestoreCommand(), newUserCommand(), newInstallCommand(), newDoctorCommand(), newPassphraseCommand(), newRootCommandGroup())
+	add("server", newDemoCommand(), newInitCommand(), newServeCommand(), newMigrateCommand(), newSeedCommand(), newBackupCommand(), newRestoreCommand(), newUserCommand(), newInstallCommand(), newDoctorCommand(), newPassphraseCommand(), newRootCommandGroup())
 	add("client", newLoginCommand(), newLogoutCommand(), newDeviceCommand(), newBrokerCommand(), newOrderCommand(), newTokenCommand(), newCertCommand(), newTrustCommand())
 	root.AddCommand(newVerifyCommand(), newVersionCommand())
 	checkArguments(root)

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/store"
+)
+
+// seedConfig is what seed works with.
+type seedConfig struct {
+	data, database                string
+	devices, certificates, orders int
+}
+
+func newSeedCommand() *cobra.Command {
+	var cfg seedConfig
+	cmd := &cobra.Command{
+		Use:   "seed --data DIR --devices N",
+		Short: "Make an authority with a fleet of test data",
+		Long: `Make an authority in a new folder, as init does, and fill its database with
+devices, certificates, work orders and events that are made up, for trying how
+pages and calls behave with many. It is marked as test data for good.
+
+A folder or database that has issuers, devices or certificates already is
+refused: it may be a real fleet's.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cfg.data == "" {
+				return usageError(errors.New("--data is missing"), "name the folder to make, such as --data /tmp/fleet")
+			}
+			if cfg.orders == 0 {
+				cfg.orders = max(1, cfg.devices/1000)
+			}
+			return seed(cmd.Context(), cmd.OutOrStdout(), cfg)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.data, "data", "", "folder to make")
+	f.StringVar(&cfg.database, "database", "", "URL of an empty database (default SQLite at DIR/fleetca.db)")
+	f.IntVar(&cfg.devices, "devices", 10_000, "how many devices")
+	f.IntVar(&cfg.certificates, "certificates-per-device", 1, "how many certificates each device had so far, 1 to 10")
+	f.IntVar(&cfg.orders, "orders", 0, "how many work orders they were built for (default one for 1000 devices)")
+	return cmd
+}
+
+// seed makes the folder and fills its database.
+func seed(ctx context.Context, out io.Writer, cfg seedConfig) error {
+	d := dataDir(cfg.data)
+	if d.initialised() {
+		return usageError(fmt.Errorf("%s holds an authority already", cfg.data), "choose a new folder: a real fleet is not seeded")
+	}
+	began := time.Now()
+	h, err := initialize(ctx, initConfig{data: cfg.data, database: cfg.database, organization: "fleetca TEST DATA", testData: true})
+	if err != nil {
+		return err
+	}
+	st, err := store.Open(ctx, store.Config{URL: d.databaseURL(cfg.database)})
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	issuer := slices.IndexFunc(h.Issuers, func(i ca.Issuer) bool { return i.Purpose == ca.PurposeDevice })
+	err = st.Seed(ctx, store.SeedConfig{
+		Devices: cfg.devices, Certificates: cfg.certificates, Orders: cfg.orders, Issuer: h.Issuers[issuer], Now: time.Now(),
+		Progress: func(n int) {
+			if isTerminal(out) {
+				fmt.Fprintf(out, "\r%d of %d devices", n, cfg.devices)
+			}
+		},
+	})
+	if isTerminal(out) {
+		fmt.Fprintln(out)
+	}
+	if err != nil {
+		return usageErrorOf(err)
+	}
+	return printFacts(out, "folder", cfg.data, "devices", fmt.Sprint(cfg.devices), "certificates", fmt.Sprintf("%d of each that enrolled", cfg.certificates),
+		"work orders", fmt.Sprint(cfg.orders), "took", time.Since(began).Round(time.Millisecond).String(), "next", "fleetca serve --data "+cfg.data)
+}
