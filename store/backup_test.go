@@ -53,6 +53,7 @@ func fill(t *testing.T, s *Store) {
 	enrolled := newIssuance("d1")
 	enrolled.Claim.(*enroll.Claim).Token = &enroll.TokenClaim{ID: "spent", DeviceID: "d1", RequestHash: make([]byte, 32)}
 	steps := []func() error{
+		func() error { return s.MarkTestData(ctx, someChange()) },
 		func() error {
 			return s.CreateIssuers(ctx, []ca.Issuer{
 				{ID: "root", Purpose: ca.PurposeRoot, State: ca.IssuerActive, Certificate: cert, Parent: "root"},
@@ -104,6 +105,14 @@ func fill(t *testing.T, s *Store) {
 				someChange(enroll.Job{Kind: enroll.JobRevocation, Subject: "rev"}, enroll.Job{Kind: enroll.JobDisconnect, Subject: "d1", After: time.Hour}))
 			return err
 		},
+		func() error {
+			return s.CreateBulk(ctx, enroll.BulkResult{ID: "bulk", Action: enroll.BulkHold, State: enroll.BulkRunning, Total: 2, At: now}, []string{"d1", "d2"}, someChange())
+		},
+		func() error {
+			return s.SaveRefusals(ctx, []enroll.OrderRefusals{{WorkOrder: "order", Counts: []enroll.RefusalCount{{Kind: ca.KindWeakKey, Count: 3, LastAt: now}},
+				Last: []enroll.RefusedUnit{{ID: "r1", Kind: ca.KindWeakKey, Message: "m", At: now}}}})
+		},
+		func() error { return s.CountFleet(ctx, now) },
 		func() error {
 			return s.RecordEvent(ctx, someChange(enroll.Job{Kind: enroll.JobCRL, Subject: "device:d1"}, enroll.Job{Kind: enroll.JobScheduledCRL}))
 		},

@@ -36,6 +36,7 @@ func newDeviceListCommand(flags *clientFlags) *cobra.Command {
   *pump*               id, group or an attribute's value holds this
 
 Quote what the shell would read otherwise: fleetca device list 'expires<30d'`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			asked, err := enroll.ParseQuery(strings.Join(args, " "))
 			if err != nil {

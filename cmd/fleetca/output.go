@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/mattn/go-isatty"
+
+	"github.com/fleetca/fleetca/enroll"
 )
 
 // printJSON writes v as indented JSON.
@@ -70,14 +72,11 @@ func printList[T any](w io.Writer, as format, items iter.Seq2[T, error], columns
 	return tw.Flush()
 }
 
-// printCSV writes rows. Text that a spreadsheet would take for a formula gets
-// an apostrophe before it.
+// printCSV writes rows, in which no text is a formula to a spreadsheet.
 func printCSV(w io.Writer, rows [][]string) error {
 	for _, cells := range rows {
 		for i, text := range cells {
-			if text != "" && strings.ContainsRune("=+@", rune(text[0])) {
-				cells[i] = "'" + text
-			}
+			cells[i] = enroll.SpreadsheetText(text)
 		}
 	}
 	out := csv.NewWriter(w)
