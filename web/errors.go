@@ -67,7 +67,7 @@ func refusalOf(err error) *refusal {
 	if !ok {
 		status = http.StatusUnprocessableEntity
 	}
-	r := &refusal{Status: status, Field: e.Field, Message: e.Text(), Hint: e.Hint}
+	r := &refusal{Status: status, Field: e.Field, Message: e.Message, Hint: e.Hint}
 	if status >= http.StatusInternalServerError && e.Kind != ca.KindClock {
 		r = &refusal{Status: status, Message: "the server's log says why", Hint: "try again; a change may have taken effect all the same, so look first"}
 	}
