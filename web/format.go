@@ -35,7 +35,25 @@ func (s *Site) functions() template.FuncMap {
 			return pick(t.Disabled, "ended", pick(s.now().Before(t.ExpiresAt), "active", "expired"))
 		},
 		"words": words,
+
+		"deviceURL":      deviceURL,
+		"certificateURL": certificateURL,
+		"cut":            func(n int, text any) string { return cut(fmt.Sprint(text), n) },
+		"dict":           dict,
 	}
+}
+
+// dict returns names and values as a map, for templates that take several.
+func dict(pairs ...any) (map[string]any, error) {
+	m := map[string]any{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		name, ok := pairs[i].(string)
+		if !ok {
+			return nil, fmt.Errorf("dict: %v is no name", pairs[i])
+		}
+		m[name] = pairs[i+1]
+	}
+	return m, nil
 }
 
 // showTime returns a time as UTC; the script shows the local one beside it.
@@ -124,6 +142,15 @@ func grouped(n int64) string {
 	return text
 }
 
+// cut returns the first n characters of a text.
+func cut(text string, n int) string {
+	runes := []rune(text)
+	if len(runes) <= n {
+		return text
+	}
+	return string(runes[:n-1]) + "…"
+}
+
 // shorten returns the beginning of a long word, such as a serial number.
 func shorten(v any) string {
 	text := fmt.Sprint(v)
@@ -150,8 +177,8 @@ func indentJSON(v any) (string, error) {
 // tones says what states mean, for their colour and sign: every state has its
 // word beside it.
 var tones = map[string][]string{
-	"ok":   {"good", "active", "verified", "proven", "done", "pass", "open", "ok", "enabled", "established", "connected", "secure", "secure_channel_ready", "certificate_verified", servedSame},
-	"warn": {"held", "unproven", "rolled-back", "warn", "warning", "inconclusive", "stale"},
+	"ok":   {"admitted", "refused", "good", "active", "verified", "proven", "done", "pass", "open", "ok", "enabled", "established", "connected", "secure", "secure_channel_ready", "certificate_verified", servedSame},
+	"warn": {"not admitted", "not refused", "held", "unproven", "rolled-back", "warn", "warning", "inconclusive", "stale"},
 	"bad":  {"revoked", "failing", "failed", "fail", "error", "expired", "critical", "lapsed", "disabled", servedOther, "no issuer"},
 	"wait": {"running", "pending", "in_progress", "registered"},
 }

@@ -28,7 +28,8 @@ const (
 // routes is the table of the dashboard.
 func routes() []route {
 	return slices.Concat(accountRoutes(), nowRoutes(), auditRoutes(), accessRoutes(),
-		brokersRoutes(), brokerRoutes(), verificationRoutes(), rotationRoutes(), ordersRoutes(), orderRoutes(), authorityRoutes())
+		brokersRoutes(), brokerRoutes(), verificationRoutes(), rotationRoutes(), ordersRoutes(), orderRoutes(), authorityRoutes(),
+		certificateRoutes())
 }
 
 // notes are what a page says of the form that led to it.
@@ -53,4 +54,6 @@ var notes = map[string]string{
 	"order-open":        "The work order is open again.",
 	"order-closed":      "The work order is closed: it takes no more enrollments.",
 	"token-ended":       "The token has ended: it enrolls nobody any more.",
+
+	"certificate-revoked": "The certificate is revoked; the next CRL lists it.",
 }
