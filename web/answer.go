@@ -79,6 +79,13 @@ func (l layout) Key() string {
 	return uuid.NewString()
 }
 
+// KeyFor is Key for a form of a page that is watched: the same for as long as
+// what the form is about is the same.
+func (l layout) KeyFor(about ...string) string {
+	parts := append([]string{l.Principal.Session.ID}, about...)
+	return uuid.NewSHA1(uuid.NameSpaceOID, []byte(strings.Join(parts, "\x00"))).String()
+}
+
 // A navItem is an entry of the navigation.
 type navItem struct {
 	Name, Path string

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -36,8 +38,12 @@ func (s *Site) functions() template.FuncMap {
 		},
 		"words": words,
 
+		"names":          func(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) },
 		"deviceURL":      deviceURL,
 		"certificateURL": certificateURL,
+		"revocationURL":  revocationURL,
+		"segment":        url.PathEscape,
+		"enforcement":    enforcementText,
 		"cut":            func(n int, text any) string { return cut(fmt.Sprint(text), n) },
 		"dict":           dict,
 	}

@@ -29,7 +29,7 @@ const (
 func routes() []route {
 	return slices.Concat(accountRoutes(), nowRoutes(), auditRoutes(), accessRoutes(),
 		brokersRoutes(), brokerRoutes(), verificationRoutes(), rotationRoutes(), ordersRoutes(), orderRoutes(), authorityRoutes(),
-		certificateRoutes())
+		deviceRoutes(), revokeRoutes(), revocationRoutes(), certificateRoutes())
 }
 
 // notes are what a page says of the form that led to it.
@@ -55,5 +55,7 @@ var notes = map[string]string{
 	"order-closed":      "The work order is closed: it takes no more enrollments.",
 	"token-ended":       "The token has ended: it enrolls nobody any more.",
 
+	"hold":                "The device is on hold: brokers refuse it as soon as they have the next CRL, and its sessions are being closed.",
+	"release":             "The device is released; the next CRL no longer lists it.",
 	"certificate-revoked": "The certificate is revoked; the next CRL lists it.",
 }

@@ -50,7 +50,7 @@ let afterG = 0;
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const target = event.target;
-  if (target instanceof Element && target.closest("input, textarea, select, dialog[open]")) {
+  if (target instanceof Element && target.closest("input:not([type=checkbox], [type=radio]), textarea, select, dialog[open]")) {
     if (event.key === "Escape") target.blur();
     return;
   }
@@ -65,11 +65,16 @@ function onKey(event) {
   if (act) { event.preventDefault(); act(); }
 }
 
-// Selection: a box in the head of a table selects its rows.
+// Selection: a box in the head of a table selects its rows; how many are ticked
+// is counted.
+const boxes = (name) => $$(`input[type=checkbox][name="${CSS.escape(name)}"]`);
+function countTicked() {
+  for (const el of $$("[data-ticked]")) el.textContent = `(${boxes(el.dataset.ticked).filter((box) => box.checked).length})`;
+}
 function onChange(event) {
   const all = event.target;
-  if (!(all instanceof HTMLInputElement) || !all.dataset.all) return;
-  for (const box of $$(`input[name="${CSS.escape(all.dataset.all)}"]`)) box.checked = all.checked;
+  if (all instanceof HTMLInputElement && all.dataset.all) for (const box of boxes(all.dataset.all)) box.checked = all.checked;
+  countTicked();
 }
 
 // Live: each event is the main part anew. Elements with data-part are put in place of
@@ -91,6 +96,7 @@ function refresh(html) {
     if (!old || before.get(name) === el.outerHTML) continue;
     const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
     const taken = document.importNode(el, true);
+    for (const open of $$("details[open][id]", old)) $$("details[id]", taken).filter((d) => d.id === open.id).forEach((d) => { d.open = true; });
     old.replaceWith(taken);
     showLocal(taken);
     if (focused) document.getElementById(focused)?.focus();
@@ -113,6 +119,8 @@ function watch(url) {
 document.addEventListener("keydown", onKey);
 document.addEventListener("change", onChange);
 for (const link of $$("[data-keys]")) link.addEventListener("click", (event) => { event.preventDefault(); keys["?"](); });
+for (const el of $$("[data-all]")) el.hidden = false;
+countTicked();
 showLocal(document);
 tick();
 setInterval(tick, 100);
