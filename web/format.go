@@ -38,10 +38,12 @@ func (s *Site) functions() template.FuncMap {
 		},
 		"words": words,
 
+		"attributes":     attributesInShort,
 		"names":          func(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) },
 		"deviceURL":      deviceURL,
 		"certificateURL": certificateURL,
 		"revocationURL":  revocationURL,
+		"bulkURL":        bulkURL,
 		"segment":        url.PathEscape,
 		"enforcement":    enforcementText,
 		"cut":            func(n int, text any) string { return cut(fmt.Sprint(text), n) },

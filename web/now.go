@@ -39,7 +39,7 @@ type button struct {
 // pagesOf says at what page the subjects of each kind are.
 var pagesOf = map[string]string{
 	"broker": "/brokers/", "revocation": "/revocations/", "rotation": "/rotations/", "work-order": "/work-orders/", "device": "/devices/",
-	"certificate": "/certificates/", "user": "/access", "token": "/access/tokens", "issuer": "/authority",
+	"certificate": "/certificates/", "user": "/access", "token": "/access/tokens", "issuer": "/authority", "bulk": "/bulk/",
 }
 
 // subjectPage returns the page about KIND:ID; empty for none.

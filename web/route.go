@@ -29,7 +29,7 @@ const (
 func routes() []route {
 	return slices.Concat(accountRoutes(), nowRoutes(), auditRoutes(), accessRoutes(),
 		brokersRoutes(), brokerRoutes(), verificationRoutes(), rotationRoutes(), ordersRoutes(), orderRoutes(), authorityRoutes(),
-		deviceRoutes(), revokeRoutes(), revocationRoutes(), certificateRoutes())
+		devicesRoutes(), bulkRoutes(), deviceRoutes(), revokeRoutes(), revocationRoutes(), certificateRoutes())
 }
 
 // notes are what a page says of the form that led to it.
@@ -57,5 +57,6 @@ var notes = map[string]string{
 
 	"hold":                "The device is on hold: brokers refuse it as soon as they have the next CRL, and its sessions are being closed.",
 	"release":             "The device is released; the next CRL no longer lists it.",
+	"bulk":                "The change is under way.",
 	"certificate-revoked": "The certificate is revoked; the next CRL lists it.",
 }

@@ -37,8 +37,16 @@ function moveTo(n) {
   if (link) link.focus({ preventScroll: true });
 }
 
+// Search: in the page's own field, or else in that of the devices.
+function search() {
+  const q = $("main input[name=q]");
+  if (q) { q.focus(); q.select(); return; }
+  const devices = $('header a[href="/devices"]');
+  if (devices) location.assign(devices.href + "#search");
+}
+
 const keys = {
-  "/": () => { const q = $("main input[name=q]"); if (q) { q.focus(); q.select(); } },
+  "/": search,
   "?": () => { const d = $("dialog#keys"); if (d) d.showModal(); },
   j: () => moveTo(at + 1),
   k: () => moveTo(at - 1),
@@ -122,6 +130,7 @@ for (const link of $$("[data-keys]")) link.addEventListener("click", (event) => 
 for (const el of $$("[data-all]")) el.hidden = false;
 countTicked();
 showLocal(document);
+if (location.hash === "#search") search();
 tick();
 setInterval(tick, 100);
 if (document.body.dataset.live) watch(document.body.dataset.live);
