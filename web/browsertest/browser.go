@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
@@ -160,6 +161,13 @@ func (b *Browser) SignIn(name, password string) {
 func (b *Browser) Open(path string) {
 	b.Helper()
 	b.Do(chromedp.Navigate(b.base+path), chromedp.WaitReady("main"))
+}
+
+// Press presses one key that types a character, as a keyboard does: a page that
+// takes the key keeps the character from being typed.
+func (b *Browser) Press(key string) {
+	b.Helper()
+	b.Do(input.DispatchKeyEvent(input.KeyDown).WithKey(key).WithText(key), input.DispatchKeyEvent(input.KeyUp).WithKey(key))
 }
 
 // Path returns the path and query that the window is at.
