@@ -16,7 +16,7 @@ func deviceRoutes() []route {
 		{Method: get, Pattern: "/devices/{id}", Permission: enroll.MayLook, live: true, handle: getDevice},
 		{Method: post, Pattern: "/devices/{id}/hold", Permission: enroll.MayHold, handle: postHold},
 		{Method: post, Pattern: "/devices/{id}/release", Permission: enroll.MayHold, handle: postRelease},
-		{Method: post, Pattern: "/devices/{id}/renewal-link", Permission: enroll.MayRegister, handle: postRenewalLink},
+		{Method: post, Pattern: "/devices/{id}/renewal-link", Permission: enroll.MayRekey, handle: postRenewalLink},
 	}
 }
 
@@ -75,7 +75,7 @@ type deviceAction struct {
 // deviceActions are what can be done with a device.
 var deviceActions = []deviceAction{
 	{Name: "renewal-link", Label: "Renewal link", Meaning: "A one-time token with which the device enrolls again under a new key, when its old one is lost.",
-		Permission: enroll.MayRegister, From: []enroll.DeviceStatus{enroll.DeviceActive}, command: renewalLinkCommand},
+		Permission: enroll.MayRekey, From: []enroll.DeviceStatus{enroll.DeviceActive}, command: renewalLinkCommand},
 	{Name: "hold", Label: "Put on hold", Meaning: "Every broker refuses it and its sessions are closed, until it is released.",
 		Permission: enroll.MayHold, From: []enroll.DeviceStatus{enroll.DeviceActive}, command: holdCommand},
 	{Name: "release", Label: "Release", Meaning: "Its certificates are good again.",
@@ -87,7 +87,7 @@ var deviceActions = []deviceAction{
 }
 
 func renewalLinkCommand(s *Site, id string) command {
-	return s.command(deviceURL(id, "renewal-link"), struct{}{}, "device", "renewal-link", id)
+	return s.command(deviceURL(id, "renewal-links"), struct{}{}, "device", "renewal-link", id)
 }
 
 func holdCommand(s *Site, id string) command {

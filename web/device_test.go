@@ -41,7 +41,7 @@ func TestDeviceActions(t *testing.T) {
 		enroll.RoleAdmin:    {"retire revoke", "renewal-link hold retire revoke", "release retire revoke", ""},
 		enroll.RoleSecurity: {"retire revoke", "hold retire revoke", "release retire revoke", ""},
 		enroll.RoleOperator: {"retire", "renewal-link hold retire", "release retire", ""},
-		enroll.RoleFactory:  {"", "renewal-link", "", ""},
+		enroll.RoleFactory:  {"", "", "", ""},
 		enroll.RoleAuditor:  {"", "", "", ""},
 	} {
 		v := s.as(role)

@@ -186,6 +186,7 @@ func TestOpenRedirect(t *testing.T) {
 func TestSignInIsLimited(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	s.stop()
 	s.addUser("eve", enroll.RoleAuditor)
 	var p *shown
 	for range 6 {

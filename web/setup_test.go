@@ -100,6 +100,7 @@ type site struct {
 	drivers map[string]brokers.Driver
 	server  *httptest.Server
 	offset  atomic.Int64 // of the clock
+	stopped atomic.Int64 // when it was stopped, in microseconds; 0 while it runs
 	users   sync.Map     // that were added
 }
 
@@ -149,7 +150,17 @@ func newSite(t *testing.T, options ...option) *site {
 	return s
 }
 
-func (s *site) now() time.Time { return time.Now().Add(time.Duration(s.offset.Load())) }
+func (s *site) now() time.Time {
+	at := time.Now()
+	if stopped := s.stopped.Load(); stopped != 0 {
+		at = time.UnixMicro(stopped)
+	}
+	return at.Add(time.Duration(s.offset.Load()))
+}
+
+// stop keeps the clock from running by itself, for tests of limits of a second
+// or so, which a busy machine would outlast.
+func (s *site) stop() { s.stopped.Store(time.Now().UnixMicro()) }
 
 func (s *site) forward(d time.Duration) { s.offset.Add(int64(d)) }
 
