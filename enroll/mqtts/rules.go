@@ -262,7 +262,7 @@ var rules = map[Code]rule{
 		"The broker accepted a revoked client certificate (serial {serial}).{asked}{unlisted}",
 		"Give the broker the current CRL of {issuer}, let it check it on this listener (Mosquitto: crlfile) and reload it. A broker without CRLs needs a deny list."},
 	CodeRevokedAcceptedByResumption: {failure,
-		"The broker accepted a revoked client certificate (serial {serial}) by resuming a TLS session from before: it checks revocation in full handshakes only.{unlisted}",
+		"The broker accepted a revoked client certificate (serial {serial}) by resuming a TLS session of it: on resumption it does not look at revocation.{unlisted}",
 		"Turn off session tickets and session caches on this listener, or let the broker check revocation on resumption, too (Go: VerifyConnection)."},
 	CodeOldTLSAccepted: {failure,
 		"The broker accepts {takes}, which is broken and deprecated (RFC 8996).",
