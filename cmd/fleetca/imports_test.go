@@ -20,6 +20,7 @@ var mayImport = map[string][]string{
 	"ca":                        {},
 	"migrations":                {},
 	"enroll/mqtts":              {},
+	"enroll/mqtts/brokerkit":    {}, // a test kit
 	"enroll/brokers":            {"enroll/mqtts"},
 	"enroll/brokers/mosquitto":  {"enroll/mqtts", "enroll/brokers"},
 	"enroll/brokers/brokertest": {"enroll/brokers"}, // a test kit
@@ -44,7 +45,8 @@ var fences = map[string][]string{
 	"github.com/riverqueue/":              {"store"},
 	"github.com/spf13/":                   {"cmd/fleetca"},
 	"github.com/go-chi/":                  {"api", "web"},
-	"github.com/mochi-mqtt/":              {"enroll/brokers/embedded"},
+	"github.com/mochi-mqtt/":              {"enroll/brokers/embedded", "enroll/mqtts/brokerkit"},
+	"github.com/nats-io/":                 {"enroll/mqtts/brokerkit"},
 	"github.com/eclipse/paho":             {"cmd/fleetca"},
 	"github.com/chromedp/":                {"web/browsertest"},
 	"github.com/prometheus/client_golang": {"api", "cmd/fleetca"},
