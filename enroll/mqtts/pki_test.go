@@ -22,6 +22,7 @@ type authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
 	above       [][]byte // DER of the authorities up to, but without, the root
+	root        *x509.Certificate
 }
 
 var lastSerial atomic.Int64
@@ -42,8 +43,9 @@ func newAuthority(t testing.TB, name string, parent *authority, changes ...chang
 	if a.certificate, err = x509.ParseCertificate(der); err != nil {
 		t.Fatal(err)
 	}
+	a.root = a.certificate
 	if parent != nil {
-		a.above = append([][]byte{der}, parent.above...)
+		a.above, a.root = append([][]byte{der}, parent.above...), parent.root
 	}
 	return a
 }

@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -19,6 +20,9 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/nats-io/nats-server/v2/server"
 )
 
 // The account that every broker admits, beside a client certificate. Another
@@ -42,24 +46,23 @@ type Setup struct {
 // A Broker is a broker that runs.
 type Broker struct {
 	MQTTS string // URL of its MQTT listener with TLS
-	WSS   string // URL of its websocket listener with TLS; empty for none
+	WSS   string // URL of its websocket listener with TLS; Mosquitto's takes no part in Reload
 	Plain string // URL of a listener without TLS, in the form mqtts://HOST:PORT all the same
 
 	reload func(Setup) error
 }
 
 // Reload gives the broker other certificates and CRLs as an operator would:
-// files are replaced, and the broker is told. It returns when they are in force.
-func (b *Broker) Reload(t testing.TB, s Setup) {
-	t.Helper()
-	if err := b.reload(s); err != nil {
-		t.Fatalf("reload: %v", err)
-	}
-}
+// files are replaced, and the broker is told. It returns when they are in force,
+// or ErrReloadRefused when the broker keeps what it had.
+func (b *Broker) Reload(s Setup) error { return b.reload(s) }
+
+// ErrReloadRefused says that a broker looked at new files and kept the old.
+var ErrReloadRefused = errors.New("the broker refuses the new files and keeps the old")
 
 // A Kind is a broker that can be started.
 type Kind struct {
-	Name    string // as in a report, with its version
+	Name    string // with the version that is expected
 	Program string // on PATH; empty for one that is compiled in
 	Package string // of Debian, that has the program
 	Start   func(t testing.TB, s Setup) *Broker
@@ -72,12 +75,12 @@ type Kind struct {
 // Kinds are the brokers there are.
 func Kinds() []Kind {
 	return []Kind{
-		{Name: "Mosquitto", Program: "mosquitto", Package: "mosquitto", Start: startMosquitto, MQTT5: true, Revocation: true, Enforces: true},
-		{Name: "RabbitMQ", Program: "rabbitmq-server", Package: "rabbitmq-server", Start: startRabbitMQ, Revocation: true, Enforces: true},
-		{Name: "NATS 2.9", Program: "nats-server", Package: "nats-server", Start: startNATS, Enforces: true},
-		{Name: "NATS", Start: startEmbeddedNATS, Enforces: true},
-		{Name: "ejabberd", Program: "ejabberdctl", Package: "ejabberd", Start: startEjabberd, MQTT5: true},
-		{Name: "mochi", Start: startMochi, MQTT5: true, Revocation: true, Enforces: true},
+		{Name: "Mosquitto 2.0.11", Program: "mosquitto", Package: "mosquitto", Start: startMosquitto, MQTT5: true, Revocation: true, Enforces: true},
+		{Name: "RabbitMQ 3.10.8", Program: "rabbitmq-server", Package: "rabbitmq-server", Start: startRabbitMQ, Revocation: true, Enforces: true},
+		{Name: "NATS 2.9.10", Program: "nats-server", Package: "nats-server", Start: startNATS, Enforces: true},
+		{Name: "NATS " + server.VERSION, Start: startEmbeddedNATS, Enforces: true},
+		{Name: "ejabberd 23.01", Program: "ejabberdctl", Package: "ejabberd", Start: startEjabberd, MQTT5: true},
+		{Name: "mochi " + mqtt.Version, Start: startMochi, MQTT5: true, Revocation: true, Enforces: true},
 	}
 }
 

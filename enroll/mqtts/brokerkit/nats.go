@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -88,11 +89,14 @@ func startNATS(t testing.TB, s Setup) *Broker {
 	}
 	return dir.broker(func() error {
 		from := p.out.size()
-		if err := p.signal(syscall.SIGHUP); err != nil {
+		if err := p.Process.Signal(syscall.SIGHUP); err != nil {
 			return err
 		}
-		if !p.awaitOutput(from, "Reloaded server configuration", 10*time.Second) {
+		if !p.awaitOutput(from, "eload", 10*time.Second) { // "Reloaded: ...", "Failed to reload ..."
 			return fmt.Errorf("nats-server did not reload: %s", p.out.tail())
+		}
+		if strings.Contains(p.out.since(from), "Failed to reload") {
+			return ErrReloadRefused
 		}
 		return nil
 	})
@@ -104,7 +108,12 @@ func startEmbeddedNATS(t testing.TB, s Setup) *Broker {
 	dir := newNATSFolder(t, s)
 	secured := serveNATS(t, dir.config)
 	serveNATS(t, dir.plain)
-	return dir.broker(secured.Reload)
+	return dir.broker(func() error {
+		if err := secured.Reload(); err != nil {
+			return fmt.Errorf("%w: %w", ErrReloadRefused, err)
+		}
+		return nil
+	})
 }
 
 func serveNATS(t testing.TB, config string) *server.Server {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -39,18 +38,20 @@ func run(t testing.TB, cmd *exec.Cmd) *process {
 		close(p.ended)
 	}()
 	t.Cleanup(func() {
-		p.stdin.Close()
-		cmd.Process.Kill()
-		<-p.ended
+		p.kill()
 		if t.Failed() {
-			t.Logf("%s printed:\n%s", cmd.Path, p.out.tail())
+			t.Logf("%s (%v) printed:\n%s", cmd.Path, cmd.ProcessState, p.out.tail())
 		}
 	})
 	return p
 }
 
-// signal sends a signal.
-func (p *process) signal(s os.Signal) error { return p.Process.Signal(s) }
+// kill ends the process and waits for its end.
+func (p *process) kill() {
+	p.stdin.Close()
+	p.Process.Kill()
+	<-p.ended
+}
 
 // await waits until something listens on every port.
 func (p *process) await(ports ...int) error {
@@ -78,9 +79,14 @@ func (p *process) await(ports ...int) error {
 // awaitOutput waits until the process has printed text after the first `from`
 // bytes, and reports whether it did.
 func (p *process) awaitOutput(from int, text string, timeout time.Duration) bool {
-	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); {
 		if strings.Contains(p.out.since(from), text) {
 			return true
+		}
+		select {
+		case <-p.ended:
+			return strings.Contains(p.out.since(from), text)
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 	return false
