@@ -1,7 +1,6 @@
 package api
 
 import (
-	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/enroll/mqtts"
 )
@@ -47,15 +46,11 @@ func (a *API) getRotation(x *exchange) (*enroll.Rotation, error) {
 
 // VerificationRequest is the body of a verification.
 type VerificationRequest struct {
-	Negative bool `json:"negative,omitempty"` // show that a revoked certificate is refused
+	Negative bool `json:"negative,omitempty"` // try what must be refused, too
 }
 
 func (a *API) postVerification(x *exchange, in VerificationRequest) (*mqtts.Report, error) {
-	if in.Negative {
-		return nil, ca.Errorf(KindUnsupported, "negative", "revoke a device: its revocation proves the refusal at every broker",
-			"a verification on its own shows only that a good certificate is accepted")
-	}
-	r, err := a.service.VerifyBroker(x.ctx(), x.call(), x.param("id"))
+	r, err := a.service.VerifyBroker(x.ctx(), x.call(), x.param("id"), in.Negative)
 	if err != nil {
 		return nil, err
 	}

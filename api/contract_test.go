@@ -26,7 +26,7 @@ const (
 	stepFields        = "steps[].name steps[].broker? steps[].listener? steps[].state steps[].at? steps[].elapsedMs steps[].detail"
 	revocationFields  = "id device reason state evidence? " + stepFields
 	rotationFields    = "id broker state steps[].name sessionsBefore sessionsAfter sessionsDropped oldSerial newSerial"
-	reportFields      = "target.url verdict startedAt durationMs steps[].name steps[].result steps[].state.tls diagnosis[].code diagnosis[].fix tls?.version mqtt?.reasonCode serverCertificate?.sha256 refusal?.step"
+	reportFields      = "target.url verdict startedAt durationMs steps[].name steps[].result steps[].state.tls diagnosis[].code diagnosis[].fix tls?.version mqtt?.reasonCode serverCertificate?.sha256 refusal?.step checks[].name checks[].expect checks[].result checks[].observed checks[].diagnosis[].code"
 	orderFields       = "id product quantity issued profile state"
 	tokenFields       = "id token? deviceId? uses expiresAt"
 	eventFields       = "id at actor action subject detail"
@@ -53,7 +53,7 @@ var contract = []contractRow{
 	{"POST /brokers/{id}/rotations", "202", "dryRun?", rotationFields},
 	{"GET /rotations/{id}", "200", "", rotationFields},
 	{"POST /brokers/{id}/verifications", "201", "negative?", reportFields},
-	{"GET /brokers/{id}/verifications", "200", "", "items[].report.verdict nextCursor?"},
+	{"GET /brokers/{id}/verifications", "200", "", "items[].report.verdict items[].at items[].since items[].looks items[].negative items[].scheduled nextCursor?"},
 	{"GET /work-orders", "200", "", list(orderFields)},
 	{"POST /work-orders", "201", "any", orderFields},
 	{"GET /work-orders/{id}", "200", "", orderFields},

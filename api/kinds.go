@@ -9,11 +9,10 @@ import (
 
 // Kinds of errors that this package gives, beside those of ca and enroll.
 const (
-	KindUnsupported ca.Kind = "unsupported"            // understood, and not to be had here
-	KindMediaType   ca.Kind = "unsupported-media-type" // the body's Content-Type or Content-Encoding
-	KindMethod      ca.Kind = "method-not-allowed"
-	KindLapsed      ca.Kind = "status-lapsed" // a CRL past its nextUpdate is not served
-	KindInternal    ca.Kind = "internal"      // everything without a kind
+	KindMediaType ca.Kind = "unsupported-media-type" // the body's Content-Type or Content-Encoding
+	KindMethod    ca.Kind = "method-not-allowed"
+	KindLapsed    ca.Kind = "status-lapsed" // a CRL past its nextUpdate is not served
+	KindInternal  ca.Kind = "internal"      // everything without a kind
 )
 
 // KindRateLimited is the same for logins, which the service counts.
@@ -67,7 +66,6 @@ var kinds = map[ca.Kind]kindRow{
 	enroll.KindDeviceRevoked:    {status: http.StatusUnprocessableEntity, title: "Device revoked"},
 	enroll.KindDeviceHeld:       {status: http.StatusUnprocessableEntity, title: "Device on hold"},
 	enroll.KindNoDriver:         {status: http.StatusUnprocessableEntity, title: "Broker is not driven from here"},
-	KindUnsupported:             {status: http.StatusUnprocessableEntity, title: "Not supported"},
 
 	KindLapsed:   {status: http.StatusServiceUnavailable, title: "Status lapsed"},
 	ca.KindClock: {status: http.StatusServiceUnavailable, title: "Clock unreliable"},

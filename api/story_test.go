@@ -161,7 +161,7 @@ func TestBrokersAndListings(t *testing.T) {
 	if err != nil || broker.ID != id {
 		t.Fatal(broker, err)
 	}
-	report, err := operator.VerifyBroker(ctx, id)
+	report, err := operator.VerifyBroker(ctx, id, false)
 	if err != nil || report.Verdict != "fail" {
 		t.Errorf("a broker that is not there: %+v, %v", report, err)
 	}
@@ -181,9 +181,9 @@ func TestBrokersAndListings(t *testing.T) {
 	if got, err := operator.Broker(ctx, id); err != nil || got.Certificate == nil {
 		t.Errorf("broker %+v, %v", got, err)
 	}
-	resp, body := f.raw(t, "POST", f.people.URL+"/api/v1/brokers/"+id+"/verifications", `{"negative":true}`, "Authorization", "Bearer "+f.tokens[enroll.RoleOperator])
-	if resp.StatusCode != 422 || !strings.Contains(body, `"field":"negative"`) {
-		t.Errorf("negative: %d %s", resp.StatusCode, body)
+	report, err = operator.VerifyBroker(ctx, id, true)
+	if err != nil || len(report.Checks) != 10 || report.Check("foreign_ca").Result != "inconclusive" {
+		t.Errorf("what a broker that is not there refuses: %+v, %v", report, err)
 	}
 	if n := len(collect(t, operator.Brokers(ctx))); n == 0 {
 		t.Errorf("%d brokers", n)
@@ -201,7 +201,7 @@ func TestBrokersAndListings(t *testing.T) {
 		t.Errorf("%d devices", len(got))
 	}
 	auth := []string{"Authorization", "Bearer " + f.tokens[enroll.RoleAuditor]}
-	resp, body = f.raw(t, "GET", f.people.URL+"/api/v1/devices?group=nobody", "", auth...)
+	resp, body := f.raw(t, "GET", f.people.URL+"/api/v1/devices?group=nobody", "", auth...)
 	if strings.TrimSpace(body) != `{"items":[]}` {
 		t.Errorf("an empty listing: %d %s", resp.StatusCode, body)
 	}

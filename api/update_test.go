@@ -51,7 +51,7 @@ func TestUpdates(t *testing.T) {
 	}
 	_, err = c.UpdateBroker(ctx, id, enroll.BrokerUpdate{URL: new("mqtts://d.test")})
 	isKind(t, err, ca.KindNameNotAllowed, "names")
-	if _, err := c.VerifyBroker(ctx, id); err != nil {
+	if _, err := c.VerifyBroker(ctx, id, false); err != nil {
 		t.Fatal(err)
 	}
 	for v, err := range c.Verifications(ctx, id) {

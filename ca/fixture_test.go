@@ -186,7 +186,7 @@ func (f *fixture) order(profile string) ca.Order {
 		Profile: profile, Holder: ca.Holder{Kind: p.Holder, ID: profile + "-1"}, CommonName: profile + "-1",
 		PublicKey: key.Public(), KeySHA256: keySHA256(f, key.Public()), Claim: func(ca.Certificate) any { return nil },
 	}
-	if profile == "broker" || profile == "server" {
+	if slices.Contains(p.ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
 		o.CommonName, o.DNSNames = "mqtt.test", []string{"mqtt.test"}
 	}
 	return o

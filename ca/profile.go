@@ -30,6 +30,15 @@ var profiles = []Profile{
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}},
 	{Name: "canary", Purpose: PurposeDevice, Holder: HolderCanary, Validity: time.Hour, Backdate: 5 * time.Minute,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}},
+	// Canaries that brokers must refuse: one that expires soon, one that lives on
+	// after its revocation, one that is no client's (the issuer of devices cannot
+	// even sign that).
+	{Name: "canary-brief", Purpose: PurposeDevice, Holder: HolderCanary, Validity: 6 * time.Minute, Backdate: 5 * time.Minute,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}},
+	{Name: "canary-kept", Purpose: PurposeDevice, Holder: HolderCanary, Validity: 72 * time.Hour, Backdate: 5 * time.Minute,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}},
+	{Name: "canary-server", Purpose: PurposeBroker, Holder: HolderCanary, Validity: time.Hour, Backdate: 5 * time.Minute,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}},
 }
 
 // Profiles returns every profile.

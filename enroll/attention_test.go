@@ -43,7 +43,7 @@ func TestAttentionToBrokers(t *testing.T) {
 	b := s.broker("b")
 	s.startJobs(nil)
 	s.wantAttention()
-	must(s.VerifyBroker(s.ctx, as("op", ""), "b"))
+	must(s.VerifyBroker(s.ctx, as("op", ""), "b", false))
 	s.wantAttention()
 	rotate := func(state enroll.RotationState) {
 		s.Helper()
@@ -58,7 +58,7 @@ func TestAttentionToBrokers(t *testing.T) {
 	s.wantAttention()
 	s.clock.forward(11 * time.Minute)
 	s.wantAttention("broker-serves-other warning broker:b verify")
-	must(s.VerifyBroker(s.ctx, as("op", ""), "b"))
+	must(s.VerifyBroker(s.ctx, as("op", ""), "b", false))
 	s.wantAttention("broker-serves-other warning broker:b rotate")
 	rotate(enroll.RotationDone)
 	s.wantAttention()
@@ -71,7 +71,7 @@ func TestAttentionToBrokers(t *testing.T) {
 	s.wantAttention()
 
 	s.must(b.real.Close())
-	must(s.VerifyBroker(s.ctx, as("op", ""), "b"))
+	must(s.VerifyBroker(s.ctx, as("op", ""), "b", false))
 	s.wantAttention("verification-failed critical broker:b verify")
 }
 

@@ -23,6 +23,7 @@ const (
 	JobTidy         JobKind = "tidy"           // subject: none
 	JobCount        JobKind = "count-fleet"    // subject: none
 	JobBulk         JobKind = "bulk"           // subject: id of a bulk change
+	JobVerify       JobKind = "verify-brokers" // subject: none
 )
 
 // keepAnswers is how long an idempotency key is kept that no certificate was
@@ -41,21 +42,27 @@ func (s *Service) Jobs() map[JobKind]func(ctx context.Context, subject string) e
 		JobTidy:         s.tidy,
 		JobCount:        s.countFleet,
 		JobBulk:         s.advanceBulk,
+		JobVerify:       s.verifyBrokers,
 	}
 }
 
 // Every returns the kinds that run by the clock, and how often.
 func (s *Service) Every() map[JobKind]time.Duration {
-	return map[JobKind]time.Duration{JobScheduledCRL: time.Minute, JobTidy: 24 * time.Hour, JobCount: 10 * time.Second}
+	every := map[JobKind]time.Duration{JobScheduledCRL: time.Minute, JobTidy: 24 * time.Hour, JobCount: 10 * time.Second}
+	if s.cfg.VerifyEvery > 0 {
+		every[JobVerify] = s.cfg.VerifyEvery
+	}
+	return every
 }
 
 // tidy handles JobTidy.
 func (s *Service) tidy(ctx context.Context, _ string) error {
 	done, err := s.store.Tidy(ctx, s.now(), keepAnswers)
-	if done != (Tidied{}) {
-		s.log.InfoContext(ctx, "deleted what nothing reads any more", "crls", done.CRLs, "idempotencyKeys", done.IdempotencyKeys)
+	forgotten, forgetErr := s.store.ForgetVerifications(ctx, s.now().Add(-s.cfg.KeepVerifications))
+	if done != (Tidied{}) || forgotten > 0 {
+		s.log.InfoContext(ctx, "deleted what nothing reads any more", "crls", done.CRLs, "idempotencyKeys", done.IdempotencyKeys, "verifications", forgotten)
 	}
-	return err
+	return errors.Join(err, forgetErr)
 }
 
 // eachDriver runs f for every broker that has a driver, at once: one that hangs

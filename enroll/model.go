@@ -67,12 +67,18 @@ func BrokerStatuses() []BrokerStatus {
 	return []BrokerStatus{BrokerRegistered, BrokerVerified, BrokerFailing}
 }
 
-// A Verification is one look at a broker, kept.
+// A Verification is one look at a broker, kept. Looks by the schedule that show
+// the same are one Verification, with the report of the last.
 type Verification struct {
-	ID     string        `json:"id"`
-	Broker string        `json:"broker"`
-	At     time.Time     `json:"at"`
-	Report *mqtts.Report `json:"report"`
+	ID        string        `json:"id"`
+	Broker    string        `json:"broker"`
+	At        time.Time     `json:"at"`        // of the last look
+	Since     time.Time     `json:"since"`     // of the first look
+	Looks     int64         `json:"looks"`     // how many showed this, 1 or more
+	Negative  bool          `json:"negative"`  // what must be refused was tried, too
+	Scheduled bool          `json:"scheduled"` // by the schedule, not by request
+	Outcome   string        `json:"-"`         // what two looks are compared by
+	Report    *mqtts.Report `json:"report"`
 }
 
 // A VerificationMark is what a history shows of a verification.

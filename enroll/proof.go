@@ -196,7 +196,7 @@ func (p *proof) eachBroker(ctx context.Context, f func(context.Context, int) err
 // admit shows that each broker admits the canary that is about to be revoked.
 func (p *proof) admit(ctx context.Context) (err error) {
 	if p.bad = p.doomed.of(p.r.ID, p.brokers, p.now()); p.bad == nil {
-		c, err := p.newCanary(ctx, "server")
+		c, err := p.newCanary(ctx, canaryProfile)
 		if err != nil {
 			return err
 		}

@@ -122,7 +122,7 @@ func refusedChanges(s *site) map[string]refusal {
 		"server without a name":   {func() error { _, err := s.IssueServer(s.ctx, nil, nil); return err }, ca.KindMalformed, "public-host"},
 		"rotation without driver": {func() error { _, err := s.RotateBroker(s.ctx, as("op", "k"), "taken", false); return err }, enroll.KindNoDriver, ""},
 		"rotation of no broker":   {func() error { _, err := s.RotateBroker(s.ctx, as("op", "k"), "none", false); return err }, ca.KindNotFound, "broker"},
-		"look at no broker":       {func() error { _, err := s.VerifyBroker(s.ctx, as("op", "k"), "none"); return err }, ca.KindNotFound, "broker"},
+		"look at no broker":       {func() error { _, err := s.VerifyBroker(s.ctx, as("op", "k"), "none", false); return err }, ca.KindNotFound, "broker"},
 	}
 }
 

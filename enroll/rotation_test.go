@@ -154,7 +154,7 @@ func TestFailedRotationRollsBack(t *testing.T) {
 			if b.serves() != old {
 				t.Errorf("serves %s, before %s", b.serves(), old)
 			}
-			if report := must(s.VerifyBroker(s.ctx, as("op", ""), "b")); report.Verdict != "pass" {
+			if report := must(s.VerifyBroker(s.ctx, as("op", ""), "b", false)); report.Verdict != "pass" {
 				t.Errorf("%+v", report.Diagnosis)
 			}
 		})
@@ -399,7 +399,7 @@ func TestVerification_I5_I19(t *testing.T) {
 	s := newSite(t)
 	b := s.broker("b")
 	made := s.newEvents(func() {
-		if report := must(s.VerifyBroker(s.ctx, as("op", "k"), "b")); report.Verdict != "pass" {
+		if report := must(s.VerifyBroker(s.ctx, as("op", "k"), "b", false)); report.Verdict != "pass" {
 			t.Fatalf("%+v", report.Diagnosis)
 		}
 	})
@@ -407,11 +407,11 @@ func TestVerification_I5_I19(t *testing.T) {
 		t.Errorf("events %v", made)
 	}
 	s.unchanged(func() {
-		_, err := s.server(s.store).VerifyBroker(s.ctx, as("op", "k"), "b")
+		_, err := s.server(s.store).VerifyBroker(s.ctx, as("op", "k"), "b", false)
 		s.wantReplay(err)
 	})
 	s.must(b.real.Close())
-	if report := must(s.VerifyBroker(s.ctx, as("op", ""), "b")); report.Verdict == "pass" {
+	if report := must(s.VerifyBroker(s.ctx, as("op", ""), "b", false)); report.Verdict == "pass" {
 		t.Error("a closed broker passed")
 	}
 	got := must(s.Broker(s.ctx, "b"))
@@ -435,7 +435,7 @@ func TestVerifierDialsOnlyBrokers_I26(t *testing.T) {
 		id := fmt.Sprintf("b%d", i)
 		_, err := s.CreateBroker(s.ctx, as("op", ""), enroll.NewBroker{ID: id, URL: "mqtts://" + host})
 		s.must(err)
-		report := must(s.VerifyBroker(s.ctx, as("op", ""), id))
+		report := must(s.VerifyBroker(s.ctx, as("op", ""), id, false))
 		if report.Verdict != "fail" || report.DurationMs > 1000 || !strings.Contains(fmt.Sprint(report.Step("tcp").Detail, report.Diagnosis), "where no broker may be") {
 			t.Errorf("%s: %+v", host, report)
 		}

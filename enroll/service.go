@@ -28,6 +28,15 @@ type Config struct {
 	// close sessions, to refuse what was revoked, and to serve a new
 	// certificate; 10 s each when zero. Proofs are attempted again after that.
 	ProofTimeout time.Duration
+	// VerifyEvery is how often the schedule verifies every broker, what must be
+	// refused included; never when zero. Replicas share one schedule.
+	VerifyEvery time.Duration
+	// VerifyConnections bounds how many brokers this process verifies at once, and
+	// with it the files it opens for that: DefaultVerifyConnections when zero.
+	VerifyConnections int
+	// KeepVerifications is how long reports are kept; DefaultKeepVerifications
+	// when zero.
+	KeepVerifications time.Duration
 	// SessionIdle is after how long without a request a session of the dashboard
 	// ends, SessionLife after how long it ends anyway; DefaultSessionIdle and
 	// DefaultSessionLife when zero.
@@ -45,8 +54,8 @@ type Service struct {
 	store Store
 	log   *slog.Logger
 
-	canaryMu sync.Mutex
-	canary   *canary // the good one, used until half of its life
+	canaries canaries
+	looks    chan struct{} // holds one for each verification under way
 
 	loaded loadedCRLs
 	doomed doomedCanaries
@@ -78,7 +87,16 @@ func New(cfg Config) *Service {
 	if cfg.SessionLife == 0 {
 		cfg.SessionLife = DefaultSessionLife
 	}
-	return &Service{cfg: cfg, ca: cfg.Authority, store: cfg.Store, log: cfg.Log, proofs: make(chan struct{}, maxProofs)}
+	if cfg.VerifyConnections <= 0 {
+		cfg.VerifyConnections = DefaultVerifyConnections
+	}
+	if cfg.KeepVerifications <= 0 {
+		cfg.KeepVerifications = DefaultKeepVerifications
+	}
+	return &Service{
+		cfg: cfg, ca: cfg.Authority, store: cfg.Store, log: cfg.Log,
+		proofs: make(chan struct{}, maxProofs), looks: make(chan struct{}, cfg.VerifyConnections),
+	}
 }
 
 // now returns the time as the store keeps it: UTC, whole microseconds.

@@ -160,11 +160,22 @@ type BrokerStore interface {
 	UpdateBroker(ctx context.Context, b Broker, c Change) error
 	// SaveVerification keeps a report and sets the broker's status by its verdict.
 	SaveVerification(ctx context.Context, v Verification, c Change) error
+	// ConfirmVerifications notes looks by the schedule that showed what the
+	// broker's newest verification did: where that one is the schedule's, too,
+	// with the same Outcome and Negative, its At and Report move on and it counts
+	// one look more. That is no change of state. The others are returned: they
+	// are news, to be saved.
+	ConfirmVerifications(ctx context.Context, vs []Verification) (others []Verification, err error)
 	Verifications(ctx context.Context, broker string, p Page) ([]*Verification, string, error)
 	// VerificationMarks lists the same without their reports.
 	VerificationMarks(ctx context.Context, broker string, p Page) ([]VerificationMark, string, error)
 	// Verification returns one of a broker's.
 	Verification(ctx context.Context, broker, id string) (*Verification, error)
+	// NegativeVerifications returns the newest negative one of each broker.
+	NegativeVerifications(ctx context.Context) ([]*Verification, error)
+	// ForgetVerifications deletes those whose At is before a time, except the
+	// newest and the newest negative one of each broker, and returns how many.
+	ForgetVerifications(ctx context.Context, before time.Time) (int64, error)
 }
 
 // OrderStore keeps work orders and their enrollment tokens.

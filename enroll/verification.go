@@ -2,17 +2,13 @@ package enroll
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
-	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll/mqtts"
 )
 
@@ -37,79 +33,19 @@ func (v Verification) Served() string {
 	return v.Report.ServerCertificate.SHA256
 }
 
-// A canary is a client of our own: a short-lived certificate of the devices'
-// issuer, under a name that brokers know (design decision 6). Its key never
-// leaves the process.
-type canary struct {
-	cert *ca.Certificate
-	tls  *tls.Certificate
-}
-
-// newCanary issues a canary.
-func (s *Service) newCanary(ctx context.Context, actor string) (*canary, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		return nil, err
-	}
-	request, err := ca.ParseRequest("csr", csr)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := s.ca.Issue(ctx, ca.Order{
-		Profile: "canary", Holder: ca.Holder{Kind: ca.HolderCanary, ID: CanaryID}, CommonName: CanaryID,
-		PublicKey: request.PublicKey, KeySHA256: request.KeySHA256,
-		Claim: func(cert ca.Certificate) any {
-			return &Claim{Change: Change{Event: s.issueEvent(actor, "canary.issue", "canary:"+CanaryID, cert, nil)}}
-		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("issue a canary: %w", err)
-	}
-	pair := &tls.Certificate{Certificate: [][]byte{cert.DER}, PrivateKey: key}
-	for _, c := range s.ca.Chain(cert.IssuerID) {
-		pair.Certificate = append(pair.Certificate, c.Raw)
-	}
-	return &canary{cert: cert, tls: pair}, nil
-}
-
-// goodCanary returns the canary of positive checks, a new one in the last half
-// of its life.
-func (s *Service) goodCanary(ctx context.Context) (*canary, error) {
-	s.canaryMu.Lock()
-	defer s.canaryMu.Unlock()
-	if c := s.canary; c != nil && s.cfg.Now().Before(c.cert.NotBefore.Add(c.cert.NotAfter.Sub(c.cert.NotBefore)/2)) {
-		return c, nil
-	}
-	c, err := s.newCanary(ctx, "server")
-	if err != nil {
-		return nil, err
-	}
-	s.canary = c
-	return c, nil
-}
-
-// CanaryCertificate returns the certificate and key that positive checks are
-// made with, for drivers that need a client which brokers admit.
-func (s *Service) CanaryCertificate(ctx context.Context) (*tls.Certificate, error) {
-	c, err := s.goodCanary(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return c.tls, nil
-}
-
 // probe runs the verifier against a registered broker, as a canary.
 func (s *Service) probe(ctx context.Context, b *Broker, c *canary, timeout time.Duration) *mqtts.Report {
-	return mqtts.Verify(ctx, mqtts.Target{
+	return mqtts.Verify(ctx, s.target(b, c, timeout))
+}
+
+// target is a registered broker to verify as a canary.
+func (s *Service) target(b *Broker, c *canary, timeout time.Duration) mqtts.Target {
+	return mqtts.Target{
 		URL: b.URL, Roots: s.ca.Roots(), Certificate: c.tls,
 		Topic:   topicPrefix(CanaryID) + newID(),
 		Timeout: timeout, StepTimeout: min(timeout, 3*time.Second),
 		Control: dialRegistered, Now: s.cfg.Now,
-	})
+	}
 }
 
 // dialRegistered refuses addresses that no broker has, whatever its name
@@ -127,13 +63,64 @@ func dialRegistered(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// VerifyBroker verifies a registered broker and keeps the report.
-func (s *Service) VerifyBroker(ctx context.Context, c Call, id string) (*mqtts.Report, error) {
+// reserveLook waits until one more broker may be verified (see
+// Config.VerifyConnections). Whoever gets nil calls releaseLook.
+func (s *Service) reserveLook(ctx context.Context) error {
+	select {
+	case s.looks <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Service) releaseLook() { <-s.looks }
+
+// lookAt verifies a broker. A negative look tries what must be refused, too.
+func (s *Service) lookAt(ctx context.Context, b *Broker, good *canary, negative bool) (*mqtts.Report, error) {
+	t := s.target(b, good, mqtts.DefaultTimeout)
+	if !negative {
+		return mqtts.Verify(ctx, t), nil
+	}
+	t.Negative, t.Timeout = true, negativeTimeout
+	material, fresh, err := s.material(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	t.Material = material
+	report := mqtts.Verify(ctx, t)
+	for deadline := time.Now().Add(s.cfg.ProofTimeout); fresh && admitsRevoked(report) && time.Now().Before(deadline); {
+		if err := pause(ctx, probePause); err != nil { // the broker may still be loading the CRL
+			return nil, err
+		}
+		report = mqtts.Verify(ctx, t)
+	}
+	return report, ctx.Err()
+}
+
+// negativeTimeout bounds a negative look. A broker that is dead takes no longer
+// than a positive one: what fails its control is tried no further.
+const negativeTimeout = 2 * mqtts.DefaultTimeout
+
+// admitsRevoked tells whether the revoked canary was admitted.
+func admitsRevoked(r *mqtts.Report) bool {
+	c := r.Check(mqtts.CheckRevoked)
+	return c != nil && c.Result == mqtts.CheckFail
+}
+
+// VerifyBroker verifies a registered broker and keeps the report. A negative
+// verification tries, beside the good canary, what must be refused: see
+// Service.material for what with.
+func (s *Service) VerifyBroker(ctx context.Context, c Call, id string, negative bool) (*mqtts.Report, error) {
 	b, err := s.store.Broker(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	before, err := c.idempotency("broker.verify", id, nil)
+	request := id
+	if negative {
+		request += " negative"
+	}
+	before, err := c.idempotency("broker.verify", request, nil)
 	if err == nil {
 		err = s.replayed(ctx, before)
 	}
@@ -144,16 +131,61 @@ func (s *Service) VerifyBroker(ctx context.Context, c Call, id string) (*mqtts.R
 	if err != nil {
 		return nil, err
 	}
-	report := s.probe(ctx, b, good, mqtts.DefaultTimeout)
-	v := Verification{ID: newID(), Broker: id, At: s.now(), Report: report}
-	event := newEvent(v.At, c.Principal.Name, "broker.verify", "broker:"+id, map[string]any{"verdict": report.Verdict, "verification": v.ID})
-	err = s.repeatable(ctx, c, "broker.verify", id, report, func(i *Idempotency) error {
-		return s.store.SaveVerification(ctx, v, Change{Event: event, Idempotency: i})
+	if err := s.reserveLook(ctx); err != nil {
+		return nil, err
+	}
+	defer s.releaseLook()
+	report, err := s.lookAt(ctx, b, good, negative)
+	if err != nil {
+		return nil, err
+	}
+	v := s.verification(id, report, negative)
+	err = s.repeatable(ctx, c, "broker.verify", request, report, func(i *Idempotency) error {
+		return s.store.SaveVerification(ctx, v, Change{Event: verifyEvent(c.Principal.Name, v), Idempotency: i})
 	})
 	if err != nil {
 		return nil, err
 	}
 	return report, nil
+}
+
+// verification returns a report as it is kept.
+func (s *Service) verification(broker string, report *mqtts.Report, negative bool) Verification {
+	now := s.now()
+	return Verification{
+		ID: newID(), Broker: broker, At: now, Since: now, Looks: 1, Negative: negative,
+		Outcome: outcomeOf(report), Report: report,
+	}
+}
+
+func verifyEvent(actor string, v Verification) Event {
+	return newEvent(v.At, actor, "broker.verify", "broker:"+v.Broker, map[string]any{
+		"verdict": v.Report.Verdict, "verification": v.ID, "negative": v.Negative,
+	})
+}
+
+// outcomeOf returns what two looks are compared by: the verdict, the step that
+// failed, the certificate that was served, what was diagnosed, and how the checks
+// ended.
+func outcomeOf(r *mqtts.Report) string {
+	parts := []string{string(r.Verdict), (Verification{Report: r}).Served()}
+	if step := r.Failed(); step != nil {
+		parts = append(parts, string(step.Name))
+	}
+	note := func(ds []mqtts.Diagnosis) {
+		var codes []string
+		for _, d := range ds {
+			codes = append(codes, string(d.Code))
+		}
+		slices.Sort(codes)
+		parts = append(parts, slices.Compact(codes)...)
+	}
+	note(r.Diagnosis)
+	for _, c := range r.Checks {
+		parts = append(parts, string(c.Name)+"="+string(c.Result))
+		note(c.Diagnosis)
+	}
+	return strings.Join(parts, " ")
 }
 
 // VerificationMarks lists the verdicts on a broker, newest first. It is empty

@@ -83,6 +83,9 @@ func testUpgrade(t *testing.T, url string) {
 	if err != nil || len(marks) != 2 || marks[0].Verdict != "pass" || marks[0].Failed != "" || marks[1].Verdict != "fail" || marks[1].Failed != "verify" {
 		t.Fatalf("%+v, %v", marks, err)
 	}
+	if b, err := s.Broker(ctx, "b1"); err != nil || !b.LastVerification.Since.Equal(b.LastVerification.At) || b.LastVerification.Looks != 1 || b.LastVerification.Scheduled {
+		t.Fatalf("the verification of before is %+v, %v", b.LastVerification, err)
+	}
 	if err := s.DisableAPIToken(ctx, "a1", someChange()); err != nil {
 		t.Error(err)
 	}

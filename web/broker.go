@@ -133,7 +133,7 @@ func (v *visit) verifyCommand(id string) equivalent {
 
 func postVerification(v *visit) (answer, error) {
 	id := v.param("id")
-	_, err := v.site.service.VerifyBroker(v.ctx(), v.call(), id)
+	_, err := v.site.service.VerifyBroker(v.ctx(), v.call(), id, false)
 	if again := (*enroll.Replay)(nil); err != nil && !errors.As(err, &again) {
 		return v.refused(err, func(r *refusal) (answer, error) { return brokerAnswer(v, nil, "verify", r) })
 	}

@@ -60,7 +60,7 @@ func TestBrowserBrokers(t *testing.T) {
 	// Live: what others do appears, and what is typed meanwhile stays.
 	click(b, "summary", "Change URL and names")
 	b.Do(fill("textarea[name=names]", "half a na"))
-	if _, err := s.service.VerifyBroker(s.ctx, admin(), "hall"); err != nil {
+	if _, err := s.service.VerifyBroker(s.ctx, admin(), "hall", false); err != nil {
 		t.Fatal(err)
 	}
 	b.WaitFor("[data-part=verification] table", "Publish and subscribe")
@@ -157,7 +157,7 @@ func TestBrowserFactoryPagesAreAccessible(t *testing.T) {
 	_, err := s.service.CreateEnrollmentToken(s.ctx, admin(), "wo-1", enroll.NewToken{})
 	s.must(err)
 	for _, id := range []string{"hall", "attic"} {
-		_, err := s.service.VerifyBroker(s.ctx, admin(), id)
+		_, err := s.service.VerifyBroker(s.ctx, admin(), id, false)
 		s.must(err)
 	}
 	kept := s.saveReport("attic", &mqtts.Report{Verdict: mqtts.VerdictFail, StartedAt: time.Now(), Steps: []mqtts.Step{{Name: mqtts.StepTCP, Result: mqtts.ResultWarn, DurationMs: 1}},

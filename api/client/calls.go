@@ -85,8 +85,12 @@ func (c *Client) Rotations(ctx context.Context, broker string) iter.Seq2[*enroll
 }
 
 // VerifyBroker verifies a broker from the server, and keeps the report there.
-func (c *Client) VerifyBroker(ctx context.Context, id string, opts ...Option) (*mqtts.Report, error) {
-	return send[mqtts.Report](ctx, c, at("brokers", id, "verifications"), none, opts)
+// negative tries what must be refused, too.
+func (c *Client) VerifyBroker(ctx context.Context, id string, negative bool, opts ...Option) (*mqtts.Report, error) {
+	in := struct {
+		Negative bool `json:"negative,omitempty"`
+	}{negative}
+	return send[mqtts.Report](ctx, c, at("brokers", id, "verifications"), in, opts)
 }
 
 // Verifications lists a broker's verifications, newest first.

@@ -158,16 +158,23 @@ func newBrokerCertificateCommand(flags *clientFlags) *cobra.Command {
 }
 
 func newBrokerVerifyCommand(flags *clientFlags) *cobra.Command {
-	return &cobra.Command{
+	var negative bool
+	cmd := &cobra.Command{
 		Use:   "verify ID",
 		Short: "Verify a broker from the server, as a canary device",
-		Args:  cobra.ExactArgs(1),
+		Long: `Verify a broker from the server, as a canary device, and keep the report.
+
+With --negative the server also tries what the broker must refuse: no
+certificate, those of a foreign authority and of one with the right name and
+another key, an expired and a revoked canary, one for servers, plaintext and old
+TLS. Nothing is signed for the future, so not_yet_valid is skipped.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := flags.open()
 			if err != nil {
 				return err
 			}
-			report, err := c.VerifyBroker(cmd.Context(), args[0])
+			report, err := c.VerifyBroker(cmd.Context(), args[0], negative)
 			if err != nil {
 				return clientError(err)
 			}
@@ -178,11 +185,17 @@ func newBrokerVerifyCommand(flags *clientFlags) *cobra.Command {
 				err = report.WriteText(out, isColourTerminal(out))
 			}
 			if err == nil && report.Verdict != mqtts.VerdictPass {
-				return &commandError{err: fmt.Errorf("verification of %s: %s", args[0], report.Verdict), code: exitFail}
+				code := exitFail
+				if report.Verdict == mqtts.VerdictInconclusive {
+					code = exitInconclusive
+				}
+				return &commandError{err: fmt.Errorf("verification of %s: %s", args[0], report.Verdict), code: code}
 			}
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&negative, "negative", false, "try what must be refused, too")
+	return cmd
 }
 
 func newBrokerRotateCommand(flags *clientFlags) *cobra.Command {

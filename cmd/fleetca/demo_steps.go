@@ -56,7 +56,7 @@ func (d *demo) verifyBroker(ctx context.Context) (string, error) {
 	if err := d.broker().driver.Install(ctx, derChain(issued.Chain)); err != nil {
 		return "", err
 	}
-	if d.report, err = d.admin.VerifyBroker(ctx, d.broker().id); err != nil {
+	if d.report, err = d.admin.VerifyBroker(ctx, d.broker().id, false); err != nil {
 		return "", clientError(err)
 	}
 	if d.report.Verdict != mqtts.VerdictPass {

@@ -10,30 +10,34 @@ import (
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
+	"github.com/fleetca/fleetca/enroll/mqtts"
 )
 
 // scrapeTimeout bounds what one scrape asks of the store.
 const scrapeTimeout = 5 * time.Second
 
 // A fleetCollector shows, as it is when scraped, what alerts are written on:
-// expiry of issuers and of brokers' certificates, brokers that fail, and
-// revocations without proof.
+// expiry of issuers and of brokers' certificates, brokers that fail or admit
+// whom they must refuse, and revocations without proof.
 type fleetCollector struct {
 	service *enroll.Service
 	log     *slog.Logger
 }
 
 var (
-	issuerNotAfter = prometheus.NewDesc("fleetca_issuer_not_after_timestamp_seconds", "notAfter of an issuer's certificate.", []string{"issuer"}, nil)
-	issuerUsable   = prometheus.NewDesc("fleetca_issuer_usable", "Whether the key of an issuer that signs here can be used.", []string{"issuer"}, nil)
-	brokerNotAfter = prometheus.NewDesc("fleetca_broker_not_after_timestamp_seconds", "notAfter of the newest certificate issued to a broker.", []string{"broker"}, nil)
-	brokerVerified = prometheus.NewDesc("fleetca_broker_verified", "Whether the last verification of a broker passed.", []string{"broker"}, nil)
-	unproven       = prometheus.NewDesc("fleetca_revocations_unproven", "Revocations whose refusal was not seen at every broker, among those this server works on.", nil, nil)
+	issuerNotAfter   = prometheus.NewDesc("fleetca_issuer_not_after_timestamp_seconds", "notAfter of an issuer's certificate.", []string{"issuer"}, nil)
+	issuerUsable     = prometheus.NewDesc("fleetca_issuer_usable", "Whether the key of an issuer that signs here can be used.", []string{"issuer"}, nil)
+	brokerNotAfter   = prometheus.NewDesc("fleetca_broker_not_after_timestamp_seconds", "notAfter of the newest certificate issued to a broker.", []string{"broker"}, nil)
+	brokerVerifiedAt = prometheus.NewDesc("fleetca_broker_verified_timestamp_seconds", "When a broker was last verified, whatever came of it.", []string{"broker"}, nil)
+	brokerRefuses    = prometheus.NewDesc("fleetca_broker_refuses", "Whether a broker was last seen to refuse what a check of a negative verification tries (revoked, foreign_ca, ...): 1, or 0 when it was accepted.", []string{"broker", "check"}, nil)
+	brokerDiagnosed  = prometheus.NewDesc("fleetca_broker_diagnosed", "1 for every cause that the last verification of a broker named.", []string{"broker", "code", "severity"}, nil)
+	brokerVerified   = prometheus.NewDesc("fleetca_broker_verified", "Whether the last verification of a broker passed.", []string{"broker"}, nil)
+	unproven         = prometheus.NewDesc("fleetca_revocations_unproven", "Revocations whose refusal was not seen at every broker, among those this server works on.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *fleetCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{issuerNotAfter, issuerUsable, brokerNotAfter, brokerVerified, unproven} {
+	for _, d := range []*prometheus.Desc{issuerNotAfter, issuerUsable, brokerNotAfter, brokerVerified, brokerVerifiedAt, brokerRefuses, brokerDiagnosed, unproven} {
 		out <- d
 	}
 }
@@ -57,29 +61,72 @@ func (c *fleetCollector) Collect(out chan<- prometheus.Metric) {
 		if i.Purpose == ca.PurposeRoot {
 			continue // its key is not here
 		}
-		usable := 1.0
-		if slices.Contains(unusable, i.ID) {
-			usable = 0
-		}
-		gauge(issuerUsable, usable, i.ID)
+		gauge(issuerUsable, truth(!slices.Contains(unusable, i.ID)), i.ID)
 	}
-	brokers, _, err := c.service.Brokers(ctx, enroll.Page{Limit: 500})
-	if err != nil {
+	if err := c.collectBrokers(ctx, gauge); err != nil {
 		c.log.Error("metrics of brokers", "err", err)
 	}
-	for _, listed := range brokers {
-		b, err := c.service.Broker(ctx, listed.ID)
+	if err := c.collectChecks(ctx, gauge); err != nil {
+		c.log.Error("metrics of what brokers refuse", "err", err)
+	}
+}
+
+// A gaugeFunc sets a gauge.
+type gaugeFunc func(d *prometheus.Desc, v float64, labels ...string)
+
+func (c *fleetCollector) collectBrokers(ctx context.Context, gauge gaugeFunc) error {
+	for page := (enroll.Page{Limit: 500}); ; {
+		brokers, next, err := c.service.Brokers(ctx, page)
 		if err != nil {
-			c.log.Error("metrics of brokers", "broker", listed.ID, "err", err)
-			continue
+			return err
 		}
-		verified := 0.0
-		if b.Status == enroll.BrokerVerified {
-			verified = 1
+		for _, b := range brokers {
+			gauge(brokerVerified, truth(b.Status == enroll.BrokerVerified), b.ID)
+			if b.Certificate != nil {
+				gauge(brokerNotAfter, float64(b.Certificate.NotAfter.Unix()), b.ID)
+			}
+			if v := b.LastVerification; v != nil {
+				gauge(brokerVerifiedAt, float64(v.At.Unix()), b.ID)
+				diagnosed(gauge, b.ID, v.Report.Diagnosis)
+			}
 		}
-		gauge(brokerVerified, verified, b.ID)
-		if b.Certificate != nil {
-			gauge(brokerNotAfter, float64(b.Certificate.NotAfter.Unix()), b.ID)
+		if page.Cursor = next; next == "" {
+			return nil
 		}
 	}
+}
+
+// collectChecks shows the checks of each broker's newest negative verification.
+// One that was skipped or not decided is neither refused nor accepted.
+func (c *fleetCollector) collectChecks(ctx context.Context, gauge gaugeFunc) error {
+	newest, err := c.service.NegativeVerifications(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range newest {
+		for _, check := range v.Report.Checks {
+			if check.Result == mqtts.CheckPass || check.Result == mqtts.CheckFail {
+				gauge(brokerRefuses, truth(check.Result == mqtts.CheckPass), v.Broker, string(check.Name))
+			}
+		}
+	}
+	return nil
+}
+
+// diagnosed shows what was diagnosed, each code once.
+func diagnosed(gauge gaugeFunc, broker string, all []mqtts.Diagnosis) {
+	seen := map[mqtts.Code]bool{}
+	for _, d := range all {
+		if !seen[d.Code] {
+			seen[d.Code] = true
+			gauge(brokerDiagnosed, 1, broker, string(d.Code), string(d.Severity))
+		}
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

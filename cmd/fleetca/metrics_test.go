@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
@@ -18,7 +19,10 @@ func TestInstalledMetrics(t *testing.T) {
 	admin := s.rest(t, "admin")
 	_, csr := newCSR(t, "dev-1")
 	admin.send(t, "POST", "/enrollments", map[string]any{"deviceId": "dev-1", "csr": csr})
-	admin.send(t, "POST", "/brokers/embedded/verifications", map[string]any{})
+	admin.send(t, "POST", "/brokers", map[string]any{"id": "dead", "url": "mqtts://127.0.0.1:1"})
+	for _, id := range []string{"embedded", "dead"} {
+		admin.send(t, "POST", "/brokers/"+id+"/verifications", map[string]any{"negative": true})
+	}
 	admin.send(t, "POST", "/devices/dev-1/revocation", map[string]any{"reason": "superseded"})
 	resp, err := http.Get("http://" + s.status + "/metrics")
 	if err != nil {
@@ -28,6 +32,17 @@ func TestInstalledMetrics(t *testing.T) {
 	shown, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`fleetca_broker_refuses{broker="embedded",check="revoked"} 1`, `fleetca_broker_refuses{broker="embedded",check="plaintext"} 1`,
+		`fleetca_broker_diagnosed{broker="dead",code="tcp_refused",severity="error"} 1`, `fleetca_broker_verified{broker="dead"} 0`,
+	} {
+		if !strings.Contains(string(shown), line+"\n") {
+			t.Errorf("no line %s", line)
+		}
+	}
+	if strings.Contains(string(shown), `fleetca_broker_refuses{broker="dead"`) {
+		t.Error("a broker that is dead refuses, or admits")
 	}
 	for _, file := range []string{"alerts.yaml", "grafana.json"} {
 		text, err := installFiles.ReadFile("install/" + file)

@@ -10,11 +10,19 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/store"
+)
+
+// The interval of the schedule that verifies brokers: a look at one that is dead
+// takes some seconds.
+const (
+	defaultVerifyEvery = 15 * time.Minute
+	minVerifyEvery     = 30 * time.Second
 )
 
 func newServeCommand() *cobra.Command {
@@ -72,6 +80,9 @@ renewed, and an issuer's key that could not be used is tried again. SIGTERM stop
 	f.StringVar(&hook.url, "webhook", "", "HTTPS URL that audit events are sent to, signed")
 	f.StringVar(&hook.secretFile, "webhook-secret-file", "", "file with the secret that signs them")
 	f.StringSliceVar(&hook.events, "webhook-events", nil, "beginnings of the actions to send, such as device.revoke,revocation (default all)")
+	f.DurationVar(&cfg.verifyEvery, "verify-every", defaultVerifyEvery, "how often every broker is verified, what it must refuse included; 0 for never")
+	f.IntVar(&cfg.verifyAtOnce, "verify-connections", enroll.DefaultVerifyConnections, "how many brokers are verified at once: each takes an open file")
+	f.DurationVar(&cfg.verifyKeep, "verify-keep", enroll.DefaultKeepVerifications, "how long the reports of verifications are kept")
 	f.DurationVar(&cfg.sessionIdle, "session-idle", enroll.DefaultSessionIdle, "after how long without a request a session of the dashboard ends")
 	f.DurationVar(&cfg.sessionLife, "session-life", enroll.DefaultSessionLife, "after how long it ends anyway")
 	f.StringSliceVar(&secondFactor, "second-factor", nil, "roles whose users must set up a second factor, such as admin,security")
@@ -81,6 +92,9 @@ renewed, and an issuer's key that could not be used is tried again. SIGTERM stop
 
 // requireSecondFactor checks the settings of sessions.
 func (cfg *serveConfig) requireSecondFactor(roles []string) error {
+	if cfg.verifyEvery < 0 || cfg.verifyEvery > 0 && cfg.verifyEvery < minVerifyEvery || cfg.verifyAtOnce <= 0 || cfg.verifyKeep <= 0 {
+		return usageError(fmt.Errorf("--verify-every must be 0 or %v and more, --verify-connections and --verify-keep above zero", minVerifyEvery), "for example --verify-every 15m --verify-connections 512 --verify-keep 720h")
+	}
 	if cfg.sessionIdle <= 0 || cfg.sessionLife <= 0 {
 		return usageError(errors.New("--session-idle and --session-life must be above zero"), "for example --session-idle 30m --session-life 12h")
 	}

@@ -54,6 +54,9 @@ type serveConfig struct {
 	webhook        *enroll.Webhook // where audit events are sent; nil for nowhere
 	log            *slog.Logger
 	proofTimeout   time.Duration
+	verifyEvery    time.Duration // of the schedule; see enroll.Config
+	verifyAtOnce   int
+	verifyKeep     time.Duration
 	sessionIdle    time.Duration // of the dashboard; see enroll.Config
 	sessionLife    time.Duration
 	secondFactor   []enroll.Role // roles whose users must have one
@@ -114,6 +117,7 @@ func startServer(ctx context.Context, cfg serveConfig) (_ *server, err error) {
 	s.service = enroll.New(enroll.Config{
 		Authority: s.authority, Store: s.store, Drivers: s.drivers(), MachineURL: s.url("machines"),
 		Log: cfg.log, ProofTimeout: cfg.proofTimeout, Webhook: cfg.webhook,
+		VerifyEvery: cfg.verifyEvery, VerifyConnections: cfg.verifyAtOnce, KeepVerifications: cfg.verifyKeep,
 		SessionIdle: cfg.sessionIdle, SessionLife: cfg.sessionLife, RequireSecondFactor: cfg.secondFactor,
 	})
 	if err := s.service.SetStatusURL(ctx, s.url("status")); err != nil {

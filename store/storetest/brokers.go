@@ -13,7 +13,7 @@ import (
 // verify saves a verification of a broker.
 func (f *fixture) verify(broker string, at time.Time, verdict mqtts.Verdict) enroll.Verification {
 	f.Helper()
-	v := enroll.Verification{ID: uuid.Must(uuid.NewV7()).String(), Broker: broker, At: at,
+	v := enroll.Verification{ID: uuid.Must(uuid.NewV7()).String(), Broker: broker, At: at, Since: at, Looks: 1, Outcome: string(verdict),
 		Report: &mqtts.Report{Verdict: verdict, StartedAt: at, Steps: []mqtts.Step{{Name: mqtts.StepTCP, Detail: "connected"}}}}
 	f.must(f.store.SaveVerification(f.ctx, v, f.change("broker.verify", "broker:"+broker)))
 	return v
@@ -100,6 +100,91 @@ var brokerTests = []test{
 		f.wantKind(err, ca.KindNotFound)
 		_, err = f.store.Verification(f.ctx, "b1", "none")
 		f.wantKind(err, ca.KindNotFound)
+	}},
+	{"a look that shows what the schedule saw last is counted, another is not", func(f *fixture) {
+		f.broker("b1")
+		f.broker("b2")
+		look := func(broker string, at time.Time, outcome string) enroll.Verification {
+			return enroll.Verification{ID: uuid.Must(uuid.NewV7()).String(), Broker: broker, At: at, Since: at, Looks: 1, Outcome: outcome,
+				Negative: true, Scheduled: true, Report: &mqtts.Report{Verdict: mqtts.VerdictPass, StartedAt: at}}
+		}
+		confirm := func(vs ...enroll.Verification) []enroll.Verification {
+			others, err := f.store.ConfirmVerifications(f.ctx, vs)
+			f.must(err)
+			return others
+		}
+		first := look("b1", f.now, "pass")
+		if others := confirm(first); len(others) != 1 {
+			f.Fatalf("%d looks at a new broker are news, want 1", len(others))
+		}
+		f.must(f.store.SaveVerification(f.ctx, first, f.change("broker.verify", "broker:b1")))
+		again, news, none := look("b1", f.now.Add(time.Minute), "pass"), look("b1", f.now.Add(2*time.Minute), "fail"), look("none", f.now, "pass")
+		unscheduled := f.verify("b2", f.now, mqtts.VerdictPass)
+		asked := look("b2", f.now.Add(time.Minute), unscheduled.Outcome)
+		asked.Negative = false
+		positive := look("b1", f.now.Add(3*time.Minute), "pass")
+		positive.Negative = false
+		f.sameJSON(confirm(again, news, none, asked, positive), []enroll.Verification{news, none, asked, positive})
+		if old := confirm(look("b1", f.now.Add(-time.Minute), "pass")); len(old) != 1 {
+			f.Fatalf("a look from before was counted")
+		}
+		all, _, err := f.store.Verifications(f.ctx, "b1", enroll.Page{Limit: 10})
+		f.must(err)
+		first.At, first.Looks, first.Report = again.At, 2, again.Report
+		f.sameJSON(all, []*enroll.Verification{&first})
+	}},
+	{"the newest negative verification of each broker is known", func(f *fixture) {
+		for _, id := range []string{"b1", "b2", "b3"} {
+			f.broker(id)
+		}
+		negative := func(broker string, at time.Time) *enroll.Verification {
+			v := enroll.Verification{ID: uuid.Must(uuid.NewV7()).String(), Broker: broker, At: at, Since: at, Looks: 1, Negative: true, Report: &mqtts.Report{StartedAt: at,
+				Checks: []mqtts.Check{{Name: mqtts.CheckRevoked, Result: mqtts.CheckPass, Diagnosis: []mqtts.Diagnosis{}}}}}
+			f.must(f.store.SaveVerification(f.ctx, v, f.change("broker.verify", "broker:"+broker)))
+			return &v
+		}
+		negative("b1", f.now)
+		newest := negative("b1", f.now.Add(time.Second))
+		f.verify("b1", f.now.Add(time.Minute), mqtts.VerdictFail)
+		f.verify("b2", f.now, mqtts.VerdictPass)
+		other := negative("b3", f.now)
+		got, err := f.store.NegativeVerifications(f.ctx)
+		f.must(err)
+		f.sameJSON(got, []*enroll.Verification{newest, other})
+	}},
+	{"old verifications are forgotten, the newest of each sort are not", func(f *fixture) {
+		f.broker("b1")
+		f.broker("b2")
+		save := func(broker string, at time.Time, negative bool) string {
+			v := enroll.Verification{ID: uuid.Must(uuid.NewV7()).String(), Broker: broker, At: at, Since: at, Looks: 1, Negative: negative, Report: &mqtts.Report{}}
+			f.must(f.store.SaveVerification(f.ctx, v, f.change("broker.verify", "broker:"+broker)))
+			return v.ID
+		}
+		day := func(n int) time.Time { return f.now.Add(time.Duration(n) * 24 * time.Hour) }
+		save("b1", day(0), true)
+		negative := save("b1", day(1), true)
+		save("b1", day(2), false)
+		recent := save("b1", day(9), false)
+		only := save("b2", day(0), false)
+		before := day(5)
+		forget := func(want int64) {
+			n, err := f.store.ForgetVerifications(f.ctx, before)
+			f.must(err)
+			if n != want {
+				f.Fatalf("%d forgotten, want %d", n, want)
+			}
+		}
+		forget(2)
+		for broker, want := range map[string][]string{"b1": {recent, negative}, "b2": {only}} {
+			all, _, err := f.store.Verifications(f.ctx, broker, enroll.Page{Limit: 10})
+			f.must(err)
+			var got []string
+			for _, v := range all {
+				got = append(got, v.ID)
+			}
+			f.sameJSON(got, want)
+		}
+		f.unchanged(func() { forget(0) })
 	}},
 	{"a broker is changed, not doubled", func(f *fixture) {
 		f.broker("b1")
