@@ -1,7 +1,6 @@
 package mqtts_test
 
 import (
-	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -13,8 +12,6 @@ import (
 	"github.com/fleetca/fleetca/enroll/mqtts"
 	"github.com/fleetca/fleetca/enroll/mqtts/brokerkit"
 )
-
-var update = flag.Bool("update", false, "write INTEROP.md as observed")
 
 const interopFile = "INTEROP.md"
 
@@ -51,7 +48,7 @@ type interop struct {
 func readInterop(t *testing.T) *interop {
 	t.Helper()
 	text, err := os.ReadFile(interopFile)
-	if err != nil && !*update {
+	if err != nil && !*mqtts.Update {
 		t.Fatal(err)
 	}
 	return &interop{text: string(text), observed: map[string][]cell{}}
@@ -63,7 +60,7 @@ func (d *interop) compare(t *testing.T, kind brokerkit.Kind, cells []cell) {
 	d.mu.Lock()
 	d.observed[kind.Name] = cells
 	d.mu.Unlock()
-	if *update {
+	if *mqtts.Update {
 		return
 	}
 	want := strings.Split(section(kind.Name, cells), "\n")
@@ -94,7 +91,7 @@ func (d *interop) save(t *testing.T) {
 	var kinds []string
 	for _, k := range brokerkit.Kinds() {
 		if d.observed[k.Name] == nil {
-			if *update {
+			if *mqtts.Update {
 				t.Errorf("%s is not written: %s was not observed", interopFile, k.Name)
 			}
 			return
@@ -105,7 +102,7 @@ func (d *interop) save(t *testing.T) {
 	for _, name := range kinds {
 		text += "\n" + section(name, d.observed[name])
 	}
-	if *update {
+	if *mqtts.Update {
 		if err := os.WriteFile(interopFile, []byte(text), 0o644); err != nil {
 			t.Error(err)
 		}
