@@ -24,6 +24,8 @@ TLS versions and with MQTT 3.1.1, 5 and auto, and fails where this page says any
 
 on a machine with the Debian packages that ` + "`.ci/run`" + ` installs. Every client has the password of a known account, besides
 what its row says. A diagnosis in *italics* is a warning or a remark; the run passes.
+A negative run tries what must be refused beside a good client, with certificates of the trusted authority where the name
+does not say otherwise.
 
 ## In short
 
@@ -42,7 +44,13 @@ The answer is the broker's own: a TLS alert (RFC 8446 section 6), CONNACK's reas
 type interop struct {
 	mu       sync.Mutex
 	text     string
-	observed map[string][]cell // by broker
+	observed map[string]observed // by broker
+}
+
+// observed is all that was seen at one broker.
+type observed struct {
+	cells []cell
+	runs  []refusal
 }
 
 func readInterop(t *testing.T) *interop {
@@ -51,19 +59,19 @@ func readInterop(t *testing.T) *interop {
 	if err != nil && !*mqtts.Update {
 		t.Fatal(err)
 	}
-	return &interop{text: string(text), observed: map[string][]cell{}}
+	return &interop{text: string(text), observed: map[string]observed{}}
 }
 
 // compare holds the cells of one broker against the file.
-func (d *interop) compare(t *testing.T, kind brokerkit.Kind, cells []cell) {
+func (d *interop) compare(t *testing.T, kind brokerkit.Kind, seen observed) {
 	t.Helper()
 	d.mu.Lock()
-	d.observed[kind.Name] = cells
+	d.observed[kind.Name] = seen
 	d.mu.Unlock()
 	if *mqtts.Update {
 		return
 	}
-	want := strings.Split(section(kind.Name, cells), "\n")
+	want := strings.Split(section(kind.Name, seen), "\n")
 	_, have, found := strings.Cut(d.text, "### "+kind.Name+"\n")
 	if !found {
 		t.Fatalf("%s has nothing of %s: go test -run TestInterop -update", interopFile, kind.Name)
@@ -90,7 +98,7 @@ func at(lines []string, i int) string {
 func (d *interop) save(t *testing.T) {
 	var kinds []string
 	for _, k := range brokerkit.Kinds() {
-		if d.observed[k.Name] == nil {
+		if d.observed[k.Name].cells == nil {
 			if *mqtts.Update {
 				t.Errorf("%s is not written: %s was not observed", interopFile, k.Name)
 			}
@@ -115,13 +123,22 @@ func (d *interop) save(t *testing.T) {
 func (d *interop) summary(kinds []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "| situation | %s |\n|---|%s\n", strings.Join(kinds, " | "), strings.Repeat("---|", len(kinds)))
-	for i, c := range d.observed[kinds[0]] {
+	for i, c := range d.observed[kinds[0]].cells {
 		if c.tlsText() != "1.3" || c.mqtt != mqtts.VersionAuto {
 			continue
 		}
 		fmt.Fprintf(&b, "| %s |", c.name)
 		for _, k := range kinds {
-			fmt.Fprintf(&b, " %s |", verdictText(d.observed[k][i].report))
+			fmt.Fprintf(&b, " %s |", verdictText(d.observed[k].cells[i].report))
+		}
+		b.WriteByte('\n')
+	}
+	last := len(d.observed[kinds[0]].runs) - 1
+	fmt.Fprintf(&b, "\n| must be refused (a negative run) | %s |\n|---|%s\n", strings.Join(kinds, " | "), strings.Repeat("---|", len(kinds)))
+	for i, c := range d.observed[kinds[0]].runs[last].report.Checks {
+		fmt.Fprintf(&b, "| %s |", c.Name)
+		for _, k := range kinds {
+			fmt.Fprintf(&b, " %s |", checkText(d.observed[k].runs[last].report.Checks[i]))
 		}
 		b.WriteByte('\n')
 	}
@@ -129,10 +146,10 @@ func (d *interop) summary(kinds []string) string {
 }
 
 // section is the table of one broker, a row for each cell.
-func section(name string, cells []cell) string {
+func section(name string, seen observed) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "### %s\n\n| situation | TLS | MQTT | failed step | diagnosis | answer |\n|---|---|---|---|---|---|\n", name)
-	for _, c := range cells {
+	for _, c := range seen.cells {
 		step, answer := "", ""
 		if s := c.report.Failed(); s != nil {
 			step = string(s.Name)
@@ -142,7 +159,7 @@ func section(name string, cells []cell) string {
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", c.name, c.tlsText(), c.mqtt, step, verdictText(c.report), answer)
 	}
-	b.WriteByte('\n')
+	fmt.Fprintf(&b, "\n%s\n", refusalRows(seen.runs))
 	for _, e := range exceptions {
 		if strings.HasPrefix(name, e.brokers) {
 			fmt.Fprintf(&b, "- %s\n", e.why)

@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -109,19 +110,25 @@ func find(t testing.TB, program, debian string) string {
 	return ""
 }
 
-// ports returns n free ports of 127.0.0.1.
+// ports returns n free ports of 127.0.0.1. They are below those that the system
+// gives to connections and to listeners on port 0: some brokers take a minute to
+// listen.
 func ports(t testing.TB, n int) []int {
 	t.Helper()
-	free := make([]int, n)
-	for i := range free {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	const lowest, highest = 20000, 32000
+	var free []int
+	for range 100 * n {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", lowest+rand.IntN(highest-lowest)))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer l.Close() // held together, so that none is given twice
-		free[i] = l.Addr().(*net.TCPAddr).Port
+		if free = append(free, l.Addr().(*net.TCPAddr).Port); len(free) == n {
+			return free
+		}
 	}
-	return free
+	t.Fatal("no free ports on 127.0.0.1")
+	return nil
 }
 
 func mqttsURL(port int) string { return fmt.Sprintf("mqtts://127.0.0.1:%d", port) }

@@ -72,7 +72,7 @@ func startRabbitMQ(t testing.TB, s Setup) *Broker {
 		"RABBITMQ_MNESIA_BASE="+dir.path("mnesia"), "RABBITMQ_LOG_BASE="+dir.path("log"), "RABBITMQ_GENERATED_CONFIG_DIR="+dir.path("generated"),
 		"RABBITMQ_SCHEMA_DIR="+dir.path("schema"), "RABBITMQ_PID_FILE="+dir.path("pid"), "RABBITMQ_ALLOW_INPUT=1")
 	n := node{run(t, cmd)}
-	if err := n.await(free[:3]...); err != nil {
+	if err := n.await(free[:3]...); err != nil || !n.awaitOutput(0, "completed with 2 plugins", startTimeout) {
 		t.Fatalf("rabbitmq-server does not run: %v\n%s", err, n.out.tail())
 	}
 	return &Broker{
