@@ -91,7 +91,18 @@ type navItem struct {
 	Name, Path string
 	Permission enroll.Permission
 	Key        string // pressed after g
+	Also       string // path that is reached from this one; empty for none
 	Here       bool
+}
+
+// leadsTo reports whether a page belongs to the section.
+func (i navItem) leadsTo(path string) bool {
+	for _, base := range []string{i.Path, i.Also} {
+		if path == base || len(base) > 1 && strings.HasPrefix(path, base+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // navigation lists the sections.
@@ -99,7 +110,7 @@ var navigation = []navItem{
 	{Name: "Now", Path: "/", Permission: enroll.MayLook, Key: "n"},
 	{Name: "Devices", Path: "/devices", Permission: enroll.MayLook, Key: "d"},
 	{Name: "Revocations", Path: "/revocations", Permission: enroll.MayLook, Key: "r"},
-	{Name: "Brokers", Path: "/brokers", Permission: enroll.MayLook, Key: "b"},
+	{Name: "Brokers", Path: "/brokers", Permission: enroll.MayLook, Key: "b", Also: "/rotations"},
 	{Name: "Orders", Path: "/work-orders", Permission: enroll.MaySeeOrders, Key: "w"},
 	{Name: "Authority", Path: "/authority", Permission: enroll.MayLook, Key: "c"},
 	{Name: "Audit", Path: "/audit", Permission: enroll.MayAudit, Key: "a"},
@@ -118,7 +129,7 @@ func (v *visit) layoutOf(title string, data any) layout {
 	}
 	for _, item := range navigation {
 		if v.may(item.Permission) {
-			item.Here = l.Path == item.Path || item.Path != "/" && strings.HasPrefix(l.Path, item.Path+"/")
+			item.Here = item.leadsTo(l.Path)
 			l.Nav = append(l.Nav, item)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -33,6 +34,15 @@ func (p *shown) noted(words string) *shown {
 	p.v.Helper()
 	if got := p.Find(".note").Text(); !strings.Contains(got, words) {
 		p.v.Fatalf("%s notes %q, not %q", p.path, got, words)
+	}
+	return p
+}
+
+// lacks ends the test when the page has the words.
+func (p *shown) lacks(words string) *shown {
+	p.v.Helper()
+	if strings.Contains(p.text(), words) {
+		p.v.Fatalf("%s says %q:\n%s", p.path, words, p.text())
 	}
 	return p
 }
@@ -80,7 +90,7 @@ func TestRegisterBroker(t *testing.T) {
 	v := s.as(enroll.RoleOperator)
 	form := v.get("/brokers")
 	wrong := form.submit("main form", "url", "http://b.test", "id", "hall", "names", markup, "kind", "nats").want(http.StatusUnprocessableEntity)
-	wrong.has("url: the scheme \"http\" is not mqtts", "write mqtts://HOST:8883").count("main img, main script", 0)
+	wrong.has("url: the scheme \"http\" is not mqtts", "write mqtts://HOST:8883").lacks("url: url:").count("main img, main script", 0)
 	wrong.count(`main input[name=url][value="http://b.test"]`, 1).count("main details[open] form", 1)
 	if typed := wrong.Find("main textarea[name=names]").Text(); typed != markup {
 		t.Errorf("the names that were typed are %q", typed)
@@ -193,16 +203,12 @@ func TestRotateBroker(t *testing.T) {
 		t.Fatalf("sent twice, and got to %s, then %s", started.path, again.path)
 	}
 	var p *shown
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		if p = v.get(started.path); p.Find("h1 + .state.ok").Text() == "done" {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the rotation does not end: %s", p.text())
-		}
-	}
+	s.eventually("the rotation is done", func() (bool, error) {
+		p = v.get(started.path)
+		return p.Find("h1 + .state.ok").Text() == "done", nil
+	})
 	p.has("all 0 sessions live on", "0 dropped").count("tr.step .state.ok", 6)
-	v.get("/rotations").count("tbody tr", 1).has("hall", "done")
+	v.get("/rotations").count("tbody tr", 1).has("hall", "done").count(`header a[href="/brokers"][aria-current]`, 1)
 	v.get("/rotations?broker=other").has("No certificate was rotated at other")
 	v.get("/brokers/hall").count(`a[href="`+started.path+`"]`, 1)
 
@@ -230,15 +236,10 @@ func TestFailedRotation(t *testing.T) {
 	s.drivers["hall"] = stubborn{real}
 	v := s.as(enroll.RoleOperator)
 	started := v.get("/brokers/hall/rotate").submit(`form[action="/brokers/hall/rotations"]`).want(http.StatusOK)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		if p := v.get(started.path); p.Find("h1 + .state.warn").Text() == "rolled-back" {
-			p.has("Rolled back, because a step failed: install: no space left on device", "rollback").count("tr.step .state.bad", 1)
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the rotation does not end: %s", v.get(started.path).text())
-		}
-	}
+	s.eventually("the rotation is rolled back", func() (bool, error) {
+		return v.get(started.path).Find("h1 + .state.warn").Text() == "rolled-back", nil
+	})
+	v.get(started.path).has("Rolled back, because a step failed: install: no space left on device", "rollback").count("tr.step .state.bad", 1)
 	v.get("/rotations").has("rolled-back", "install")
 }
 
@@ -247,4 +248,18 @@ type stubborn struct{ brokers.Driver }
 
 func (stubborn) Install(context.Context, [][]byte) error {
 	return errors.New("no space left on device")
+}
+
+// Long lists are paged, there and back.
+func TestBrokersArePaged(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for n := range 26 {
+		s.createBroker(enroll.NewBroker{ID: fmt.Sprintf("b%02d", n), URL: "mqtts://b.test"})
+	}
+	v := s.as(enroll.RoleAuditor)
+	first := v.get("/brokers").count("tbody tr", 25).count(`a[href="/brokers/b00"]`, 1)
+	second := v.get(first.Find("a[rel=next]").AttrOr("href", "")).count("tbody tr", 1).has("b25").count("a[rel=next]", 0)
+	v.get(second.Find("nav.pages a").AttrOr("href", "")).has("b00")
+	v.get("/brokers?cursor=nonsense").want(http.StatusUnprocessableEntity)
 }

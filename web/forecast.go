@@ -63,15 +63,14 @@ type chartColumn struct {
 
 // A columnChart is columns with an axis, in pixels.
 type columnChart struct {
-	Width, Height  int // of the whole
-	Left, Base     int // where the axes meet
-	Empty          bool
-	Parts          []chartPart
-	Covers         []chartCover // a column each, over its whole height, with its words
-	Lines          []chartLine
-	Ticks          []chartTick
-	Right, TickY   int
-	LabelX, LabelW int
+	Width, Height int // of the whole
+	Left, Base    int // where the axes meet
+	Empty         bool
+	Parts         []chartPart
+	Covers        []chartCover // a column each, over its whole height, with its words
+	Lines         []chartLine
+	Ticks         []chartTick
+	Right, TickY  int
 }
 
 // A chartPart is a rectangle of a series.
