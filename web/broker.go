@@ -30,6 +30,7 @@ type brokerPage struct {
 	CRLs     []enroll.LoadedCRL
 	Trust    *trustFacts
 	Trace    *trace // of the last verification; nil for none
+	Looks    looks
 	Moved    bool   // the last verification was of another URL
 	Report   string // URL of the last verification
 	Strip    strip
@@ -78,6 +79,7 @@ func brokerAnswer(v *visit, form *brokerForm, at string, r *refusal) (answer, er
 	}
 	if last := b.LastVerification; last != nil && last.Report != nil {
 		p.Trace, p.Moved = traceOf(last.Report), last.Report.Target.URL != b.URL
+		p.Looks = looksOf(last)
 		p.Report = brokerURL(b.ID, "verifications", last.ID)
 	}
 	if p.Trust, err = v.trustFacts(); err != nil {
@@ -112,7 +114,7 @@ func (v *visit) brokerHistory(p *brokerPage) error {
 func (v *visit) brokerCommands(b *enroll.Broker) []equivalent {
 	var all []equivalent
 	if v.may(enroll.MayVerify) {
-		all = append(all, v.verifyCommand(b.ID))
+		all = append(all, v.verifyCommand(b.ID), v.verifyNegativeCommand(b.ID))
 	}
 	if v.may(enroll.MayRunBrokers) {
 		all = append(all, equivalent{"Change URL and names", v.site.command("/brokers/"+b.ID+"/update", enroll.BrokerUpdate{URL: &b.URL, Names: b.Names},
@@ -131,9 +133,13 @@ func (v *visit) verifyCommand(id string) equivalent {
 	return equivalent{"Verify now", v.site.command("/brokers/"+id+"/verifications", nil, "broker", "verify", id)}
 }
 
+func (v *visit) verifyNegativeCommand(id string) equivalent {
+	return equivalent{"Verify what must be refused", v.site.command("/brokers/"+id+"/verifications", map[string]any{"negative": true}, "broker", "verify", id, "--negative")}
+}
+
 func postVerification(v *visit) (answer, error) {
 	id := v.param("id")
-	_, err := v.site.service.VerifyBroker(v.ctx(), v.call(), id, false)
+	_, err := v.site.service.VerifyBroker(v.ctx(), v.call(), id, v.form("negative") != "")
 	if again := (*enroll.Replay)(nil); err != nil && !errors.As(err, &again) {
 		return v.refused(err, func(r *refusal) (answer, error) { return brokerAnswer(v, nil, "verify", r) })
 	}

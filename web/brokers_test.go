@@ -116,11 +116,11 @@ func TestVerifyBroker(t *testing.T) {
 	real := s.broker("hall")
 	v := s.as(enroll.RoleSecurity)
 	first := v.get("/brokers/hall").has("Nobody has looked", "installed from here").count(`form[action="/brokers/hall/rotations"], a[href="/brokers/hall/rotate"]`, 0)
-	p := first.submit(`form[action="/brokers/hall/verifications"]`).want(http.StatusOK).noted("The broker was looked at").has("serves it", "Chain and name verified")
+	p := first.submit(`form[action="/brokers/hall/verifications"]:not(:has(input[name=negative]))`).want(http.StatusOK).noted("The broker was looked at").has("serves it", "Chain and name verified")
 	p.count("table.trace tr.step", 8).count("table.trace .state.bad", 0)
-	first.submit(`form[action="/brokers/hall/verifications"]`) // sent twice, looked at once
+	first.submit(`form[action="/brokers/hall/verifications"]:not(:has(input[name=negative]))`) // sent twice, looked at once
 	s.must(real.Close())
-	p = p.submit(`form[action="/brokers/hall/verifications"]`).has("failing", "TCP connection", "Fix:")
+	p = p.submit(`form[action="/brokers/hall/verifications"]:not(:has(input[name=negative]))`).has("failing", "TCP connection", "Fix:")
 	p.count("table.trace tr.step.failed", 1)
 	strip := p.Find("[data-part=history] svg.strip a")
 	if strip.Length() != 2 || !strings.HasPrefix(strip.First().AttrOr("aria-label", ""), "pass, ") || !strings.HasPrefix(strip.Last().AttrOr("aria-label", ""), "fail, ") ||
@@ -145,6 +145,24 @@ func TestVerifyBroker(t *testing.T) {
 	factory.get(report.path).want(http.StatusForbidden)
 	factory.post("/brokers/hall/verifications").want(http.StatusForbidden)
 	s.as(enroll.RoleAuditor).get("/brokers/hall").count("main form", 0).count("[data-part=history] svg.strip", 1)
+}
+
+// What must be refused is tried at a real broker, beside its control.
+func TestVerifyWhatMustBeRefused(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.broker("hall")
+	v := s.as(enroll.RoleSecurity)
+	p := v.get("/brokers/hall").has("broker verify hall --negative").submit(`form[action="/brokers/hall/verifications"]:has(input[name=negative])`).want(http.StatusOK).noted("The broker was looked at")
+	p.has("What must be refused", "A foreign authority's certificate", "A revoked certificate").count("[data-part=verification] h3:contains('What must be refused') + .scroll tbody tr", 10)
+	if refused := p.Find("[data-part=verification] h3:contains('What must be refused') + .scroll .state.ok").Length(); refused < 5 {
+		t.Errorf("only %d checks passed: %s", refused, p.text())
+	}
+	report := v.get(p.Find("[data-part=history] svg.strip a").AttrOr("href", "")).has("What must be refused", "--negative")
+	if report.Find("table.trace").Length() != 2 {
+		t.Errorf("%d tables", report.Find("table.trace").Length())
+	}
+	s.as(enroll.RoleFactory).post("/brokers/hall/verifications", "negative", "yes").want(http.StatusForbidden)
 }
 
 // Whatever a broker says stays text; what must be refused is shown beside it.

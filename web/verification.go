@@ -121,10 +121,20 @@ func traceOf(r *mqtts.Report) *trace {
 // words returns a constant as words.
 func words(v any) string { return strings.ReplaceAll(fmt.Sprint(v), "_", " ") }
 
+// looks are the looks by the schedule that showed the same.
+type looks struct {
+	Scheduled bool
+	Count     int64
+	Since     time.Time
+}
+
+func looksOf(v *enroll.Verification) looks { return looks{v.Scheduled, v.Looks, v.Since} }
+
 // A verificationPage is one report, for good.
 type verificationPage struct {
 	ID, Broker, BrokerURL string
 	At                    time.Time
+	Looks                 looks
 	Trace                 *trace
 	JSON                  string // URL of the file
 	Commands              []equivalent
@@ -141,9 +151,12 @@ func getVerification(v *visit) (answer, error) {
 		return nil, err
 	}
 	p := verificationPage{
-		ID: found.ID, Broker: found.Broker, BrokerURL: brokerURL(found.Broker), At: found.At, Trace: traceOf(found.Report),
+		ID: found.ID, Broker: found.Broker, BrokerURL: brokerURL(found.Broker), At: found.At, Looks: looksOf(found), Trace: traceOf(found.Report),
 		JSON:     brokerURL(found.Broker, "verifications", found.ID, "report.json"),
 		Commands: []equivalent{v.verifyCommand(found.Broker)},
+	}
+	if found.Negative {
+		p.Commands = []equivalent{v.verifyNegativeCommand(found.Broker)}
 	}
 	return page{name: "verification", title: "Verification of " + found.Broker, data: p}, nil
 }
