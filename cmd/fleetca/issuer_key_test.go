@@ -69,7 +69,7 @@ func TestIssuerKeyUnusable(t *testing.T) {
 	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if a := enroll(); a.status == http.StatusCreated {
 			break
 		} else if time.Now().After(deadline) {
