@@ -31,6 +31,7 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/enroll/brokers"
 	"github.com/fleetca/fleetca/enroll/brokers/embedded"
+	"github.com/fleetca/fleetca/enroll/leaktest"
 	"github.com/fleetca/fleetca/store"
 	"github.com/fleetca/fleetca/web"
 )
@@ -104,6 +105,15 @@ type site struct {
 	users   sync.Map     // that were added
 }
 
+// tell adds the audit trail to the run's output, where secrets are looked for.
+func (s *site) tell() {
+	events, _, err := s.store.Events(context.Background(), enroll.EventFilter{}, enroll.Page{Limit: 500})
+	s.must(err)
+	for _, e := range events {
+		leaktest.Write(string(e.Canonical()))
+	}
+}
+
 // An option changes what a site is made with.
 type option func(*enroll.Config)
 
@@ -124,14 +134,16 @@ func newSite(t *testing.T, options ...option) *site {
 	s.must(err)
 	s.ca, err = ca.Open(s.ctx, ca.Config{Issuers: issuers, Keys: keys, Ledger: s.store})
 	s.must(err)
-	cfg := enroll.Config{Authority: s.ca, Store: s.store, Drivers: s.drivers, MachineURL: "https://machines.test", Now: s.now}
+	log := slog.New(slog.NewTextHandler(leaktest.Tee(io.Discard), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	t.Cleanup(s.tell)
+	cfg := enroll.Config{Authority: s.ca, Store: s.store, Drivers: s.drivers, MachineURL: "https://machines.test", Now: s.now, Log: log}
 	for _, o := range options {
 		o(&cfg)
 	}
 	s.service = enroll.New(cfg)
 	s.must(s.service.SetStatusURL(s.ctx, "http://status.test"))
 	s.must(s.service.PublishScheduledCRLs(s.ctx))
-	jobs, err := s.store.StartJobs(context.WithoutCancel(s.ctx), store.JobWorkers{Handlers: s.service.Jobs(), Every: s.service.Every(), MaxWorkers: 4, Log: slog.New(slog.DiscardHandler)})
+	jobs, err := s.store.StartJobs(context.WithoutCancel(s.ctx), store.JobWorkers{Handlers: s.service.Jobs(), Every: s.service.Every(), MaxWorkers: 4, Log: log})
 	s.must(err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -140,8 +152,12 @@ func newSite(t *testing.T, options ...option) *site {
 			t.Error(err)
 		}
 	})
-	s.server = httptest.NewUnstartedServer(web.New(web.Config{Service: s.service, APIURL: "https://people.test", StatusURL: "http://status.test", Now: s.now}).Handler())
-	s.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	pages := web.New(web.Config{Service: s.service, APIURL: "https://people.test", StatusURL: "http://status.test", Now: s.now, Log: log}).Handler()
+	s.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		leaktest.Write(r.Method + " " + r.URL.String()) // no URL is to show a secret
+		pages.ServeHTTP(w, r)
+	}))
+	s.server.Config.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	s.server.StartTLS()
 	t.Cleanup(func() {
 		s.server.CloseClientConnections() // live pages do not end by themselves
