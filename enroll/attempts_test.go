@@ -99,6 +99,8 @@ func TestAnAttemptTakesNoExpiringCanary(t *testing.T) {
 func TestSessionsMustBeClosed(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	s.proofTimeout = 4 * time.Second // for three orders
+	s.Service = s.server(s.store)
 	b := s.broker("b")
 	e, key := s.enroll("d")
 	live := b.mustConnect("d", e, key)
