@@ -86,7 +86,7 @@ func jsonText(m map[string]string) string {
 func export[T any](w io.Writer, format Format, page func(Page) ([]T, string, error), columns []exportColumn[T]) error {
 	out := bufio.NewWriter(w)
 	var write func(T) error
-	end := func() error { return nil }
+	var end func() error
 	switch format {
 	case FormatCSV:
 		write, end = csvWriter(out, columns)

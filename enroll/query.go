@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -254,21 +255,21 @@ func onceID(field *string, value string) error {
 }
 
 func onceExpiry(field *time.Duration, value string) error {
-	const allowed = "write a number and h, d, w or y, such as 30d; at most 100y"
+	allowed := errors.New("write a number and h, d, w or y, such as 30d; at most 100y")
 	m := expiryTerm.FindStringSubmatch(value)
 	if m == nil {
-		return fmt.Errorf(allowed)
+		return allowed
 	}
 	n, err := strconv.Atoi(m[1])
 	if err != nil {
-		return fmt.Errorf(allowed)
+		return allowed
 	}
 	for _, u := range expiryUnits {
 		if u.letter == m[2] && time.Duration(n) <= maxExpiry/u.length {
 			return once(field, time.Duration(n)*u.length)
 		}
 	}
-	return fmt.Errorf(allowed)
+	return allowed
 }
 
 // Query writes the filter as ParseQuery reads it. The empty filter is empty

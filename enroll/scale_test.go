@@ -44,7 +44,7 @@ func TestWhatPagesAskForAtScale(t *testing.T) {
 		"serial:" + serial, "serial:" + serial[:6], "serial:" + serial[:2], "serial:" + serial[:2] + " group:" + group, `attr.site:"Plant 7"`, `attr.site:"Plant 7" attr.revision:B`,
 		"attr.site:nowhere", "*0012*", "*nothing*", "*pump* status:active", "group:site-000 *77*", "order:" + order + ` attr.site:"Plant 7"`,
 	}
-	slowest := map[string]time.Duration{}
+	medians := map[string]time.Duration{}
 	measure := func(name string, do func() error) {
 		var took []time.Duration
 		for range 7 {
@@ -56,20 +56,24 @@ func TestWhatPagesAskForAtScale(t *testing.T) {
 			took = append(took, time.Since(began))
 		}
 		slices.Sort(took)
-		slowest[name] = took[3]
+		medians[name] = took[3]
 		if took[3] > bound {
 			t.Errorf("%s takes %v (%v to %v), more than %v", name, took[3], took[0], took[6], bound)
 		}
 	}
 	for _, query := range queries {
 		f := must(enroll.ParseQuery(query))
-		measure("devices "+query, func() error {
-			_, next, err := s.Devices(ctx, f, enroll.Page{Limit: 100})
-			if err == nil && next != "" { // and the page after
-				_, _, err = s.Devices(ctx, f, enroll.Page{Limit: 100, Cursor: next})
-			}
+		next := ""
+		measure("devices "+query, func() (err error) {
+			_, next, err = s.Devices(ctx, f, enroll.Page{Limit: 100})
 			return err
 		})
+		if next != "" {
+			measure("devices "+query+" (2nd page)", func() error {
+				_, _, err := s.Devices(ctx, f, enroll.Page{Limit: 100, Cursor: next})
+				return err
+			})
+		}
 	}
 	ids := make([]string, 0, 500)
 	for _, d := range all(500) {
@@ -105,11 +109,11 @@ func TestWhatPagesAskForAtScale(t *testing.T) {
 		measure(name, do)
 	}
 	var lines []string
-	for name, d := range slowest {
+	for name, d := range medians {
 		lines = append(lines, fmt.Sprintf("%8.1f ms  %s", float64(d.Microseconds())/1000, name))
 	}
 	slices.Sort(lines)
-	t.Logf("%d devices, the median of 7; lists are two pages of 100:\n%s", devices, strings.Join(lines, "\n"))
+	t.Logf("%d devices, the median of 7; pages of 100:\n%s", devices, strings.Join(lines, "\n"))
 	began := time.Now()
 	if err := s.ExportDevices(ctx, enroll.DeviceFilter{Group: group}, io.Discard, enroll.FormatCSV); err != nil {
 		t.Error(err)
@@ -123,10 +127,7 @@ func TestWhatPagesAskForAtScale(t *testing.T) {
 }
 
 func someEvents(ctx context.Context, s *enroll.Service, f enroll.EventFilter) error {
-	_, next, err := s.Events(ctx, f, enroll.Page{Limit: 100})
-	if err == nil && next != "" {
-		_, _, err = s.Events(ctx, f, enroll.Page{Limit: 100, Cursor: next})
-	}
+	_, _, err := s.Events(ctx, f, enroll.Page{Limit: 100})
 	return err
 }
 

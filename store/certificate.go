@@ -95,11 +95,12 @@ func (s *Store) RevokeCertificate(ctx context.Context, serial ca.SerialNumber, r
 	var after *ca.Certificate
 	err := s.change(ctx, "change certificate status", c, func(ctx context.Context, q tx) error {
 		// The device before its certificate, as a renewal locks them.
-		n, err := q.exec(ctx, `UPDATE devices SET not_after = not_after
+		_, err := q.exec(ctx, `UPDATE devices SET not_after = not_after
 			WHERE id = (SELECT holder_id FROM certificates WHERE serial = $1 AND holder_kind = 'device')`, serial)
 		if err != nil {
 			return err
 		}
+		var n int64
 		if reason == "" {
 			n, err = q.exec(ctx, `UPDATE certificates SET status = 'good', reason = '', revoked_at = 0
 				WHERE serial = $1 AND status = 'held'`, serial)
