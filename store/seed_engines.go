@@ -14,19 +14,27 @@ func (e *postgresEngine) load(ctx context.Context, q tx, table string, columns [
 	return err
 }
 
-// load inserts many rows a statement.
+// load inserts by one compiled statement: compiling one for many rows costs
+// more than it saves.
 func (e *sqliteEngine) load(ctx context.Context, q tx, table string, columns []string, rows [][]any) error {
+	if len(rows) == 0 {
+		return nil
+	}
 	t := BackupTable{Name: table}
 	for _, c := range columns {
 		t.Columns = append(t.Columns, BackupColumn{Name: c})
 	}
-	in := &inserter{q: q}
+	insert, err := q.(*sqliteTx).tx.PrepareContext(ctx, t.insertText(1))
+	if err != nil {
+		return err
+	}
+	defer insert.Close()
 	for _, row := range rows {
-		if err := in.add(ctx, t, row); err != nil {
+		if _, err := insert.ExecContext(ctx, row...); err != nil {
 			return err
 		}
 	}
-	return in.flush(ctx)
+	return nil
 }
 
 // indexes lists what is neither a primary key nor a constraint.
