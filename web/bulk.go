@@ -10,13 +10,14 @@ import (
 )
 
 // bulkRoutes are changes of many devices at once: what they would do, which
-// must be confirmed, and how far they are.
+// must be confirmed, and how far they are. What each role may do is judged by
+// the action, too.
 func bulkRoutes() []route {
 	return []route{
-		{Method: get, Pattern: "/bulk", Permission: enroll.MayLook, live: true, handle: getBulks},
-		{Method: post, Pattern: "/bulk", Permission: enroll.MayLook, handle: postBulk},
-		{Method: post, Pattern: "/bulk/plan", Permission: enroll.MayLook, handle: postBulkPlan},
-		{Method: get, Pattern: "/bulk/{id}", Permission: enroll.MayLook, live: true, handle: getBulk},
+		{Method: get, Pattern: "/bulk", Permission: enroll.MaySeeReports, live: true, handle: getBulks},
+		{Method: post, Pattern: "/bulk", Permission: enroll.MayHold, handle: postBulk},
+		{Method: post, Pattern: "/bulk/plan", Permission: enroll.MayHold, handle: postBulkPlan},
+		{Method: get, Pattern: "/bulk/{id}", Permission: enroll.MaySeeReports, live: true, handle: getBulk},
 	}
 }
 

@@ -122,8 +122,10 @@ func deviceAnswer(v *visit, form string, r *refusal) (answer, error) {
 	if p.Revocations, _, err = v.site.service.Revocations(v.ctx(), d.ID, enroll.Page{Limit: revocationsShown}); err != nil {
 		return nil, err
 	}
-	if err := v.showTimeline(&p); err != nil {
-		return nil, err
+	if v.may(enroll.MaySeeReports) {
+		if err := v.showTimeline(&p); err != nil {
+			return nil, err
+		}
 	}
 	return page{name: "device", title: d.ID, data: p}, nil
 }
@@ -158,7 +160,7 @@ func (v *visit) showCertificates(p *devicePage) (err error) {
 }
 
 // showTimeline reads the events. The newest one of all stamps the forms,
-// whatever part of the timeline is shown.
+// whatever part of the timeline is shown: who may act may see it.
 func (v *visit) showTimeline(p *devicePage) error {
 	cursor := v.query("events")
 	events, next, err := v.site.service.DeviceTimeline(v.ctx(), p.ID, enroll.Page{Limit: eventsShown, Cursor: cursor})

@@ -21,6 +21,7 @@ func TestDevice(t *testing.T) {
 	}
 	p.count(".chain .life svg", 3).count(".deed", 0)
 	v.get("/devices/nobody").want(http.StatusNotFound)
+	s.as(enroll.RoleFactory).get("/devices/pump-1").want(http.StatusOK).count("#timeline", 0)
 	s.register("pump-2", "", nil)
 	v.get("/devices/pump-2").want(http.StatusOK).has("It holds no certificate yet", "fleetca device enroll pump-2").count(".chain", 0)
 }
