@@ -70,7 +70,9 @@ func TestBrowserDevicesByKeyboard(t *testing.T) {
 	b.Open("/revocations")
 	b.Press("/") // from where there is no field of its own
 	b.WaitFor("h1", "Devices")
-	s.eventually("the focus", func() (bool, error) { return browsertest.Eval[string](b, `document.activeElement.name || ""`) == "q", nil })
+	s.eventually("the focus", func() (bool, error) {
+		return browsertest.Eval[string](b, `document.activeElement.name || ""`) == "q", nil
+	})
 	b.Open("/devices")
 	b.Press("/")
 	if focused := browsertest.Eval[string](b, `document.activeElement.name`); focused != "q" {
