@@ -15,7 +15,8 @@ import (
 
 // TestScripts runs the command line as a person sees it. Scripts in
 // testdata/server have a server: $SERVER, $MACHINES, $STATUS, $BROKER, its
-// folder $DATA, and API tokens in $DATA/ROLE.token.
+// folder $DATA, and API tokens in $DATA/ROLE.token. So have those in
+// testdata/alone, which leave it in a state that others could not bear.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{Dir: filepath.Join("testdata", "local")})
@@ -23,20 +24,21 @@ func TestScripts(t *testing.T) {
 
 func TestServerScripts(t *testing.T) {
 	t.Parallel()
-	t.Run("SQLite", func(t *testing.T) { runServerScripts(t, newTestServer(t)) })
+	t.Run("SQLite", func(t *testing.T) { runServerScripts(t, newTestServer(t), "server") })
 	t.Run("PostgreSQL", func(t *testing.T) {
-		runServerScripts(t, newTestServerOn(t, storetest.StartPostgres(t).NewDatabase(t)))
+		runServerScripts(t, newTestServerOn(t, storetest.StartPostgres(t).NewDatabase(t)), "server")
 	})
+	t.Run("alone", func(t *testing.T) { runServerScripts(t, newTestServer(t), "alone") })
 }
 
-func runServerScripts(t *testing.T, s *testServer) {
+func runServerScripts(t *testing.T, s *testServer, folder string) {
 	for _, role := range []string{"admin", "factory", "auditor"} {
 		if err := writeNew(filepath.Join(s.dir, role+".token"), []byte(s.token(t, role)+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	testscript.Run(t, testscript.Params{
-		Dir:  filepath.Join("testdata", "server"),
+		Dir:  filepath.Join("testdata", folder),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"filemode": checkFileMode, "setmatch": setMatch},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("DATA", s.dir)
