@@ -190,6 +190,9 @@ func checkPostgresPlan(t *testing.T, conn *pgx.Conn, text string) {
 		if strings.Contains(node, "Subquery Scan on scanned") {
 			continue // what a page looks at row by row; the index that leads to it is below
 		}
+		if strings.Contains(text, "AS scanned JOIN devices") && strings.Contains(node, " on devices ") {
+			continue // of few devices, or joined to few; with many rows it is looked at again
+		}
 		scan := strings.Contains(node, "Seq Scan") ||
 			strings.Contains(node, "  Filter:") && !strings.Contains(node, "Index Cond:") && !exempt(text)
 		if (scan || strings.Contains(node, "Sort  (")) && !tolerated.MatchString(plan) {
