@@ -82,6 +82,10 @@ func seed(ctx context.Context, out io.Writer, cfg seedConfig) error {
 	if err != nil {
 		return usageErrorOf(err)
 	}
+	next := "fleetca serve --data " + cfg.data
+	if cfg.database != "" {
+		next += " --database URL" // which may hold a password
+	}
 	return printFacts(out, "folder", cfg.data, "devices", fmt.Sprint(cfg.devices), "certificates", fmt.Sprintf("%d of each that enrolled", cfg.certificates),
-		"work orders", fmt.Sprint(cfg.orders), "took", time.Since(began).Round(time.Millisecond).String(), "next", "fleetca serve --data "+cfg.data)
+		"work orders", fmt.Sprint(cfg.orders), "took", time.Since(began).Round(time.Millisecond).String(), "next", next)
 }
