@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -54,7 +55,7 @@ func startEjabberd(t testing.TB, s Setup) *Broker {
 	cmd := exec.Command("erl", "-mnesia", "dir", fmt.Sprintf("%q", dir.path("spool")), "-s", "ejabberd")
 	cmd.Dir = string(dir)
 	cmd.Env = append(os.Environ(), "HOME="+string(dir), "EJABBERD_CONFIG_PATH="+config,
-		"EJABBERD_LOG_PATH="+dir.path("ejabberd.log"), "ERL_LIBS=/usr/lib/x86_64-linux-gnu")
+		"EJABBERD_LOG_PATH="+dir.path("ejabberd.log"), "ERL_LIBS="+ejabberdLibraries(t))
 	n := node{run(t, cmd)}
 	if err := n.await(free...); err != nil || !n.awaitOutput(0, "is started in the node", startTimeout) {
 		t.Fatalf("ejabberd does not run: %v\n%s", err, n.out.tail())
@@ -71,6 +72,16 @@ func startEjabberd(t testing.TB, s Setup) *Broker {
 			return n.eval("ejabberd_admin:reload_config()")
 		},
 	}
+}
+
+// ejabberdLibraries is the folder of Debian's architecture that ejabberd lies in.
+func ejabberdLibraries(t testing.TB) string {
+	t.Helper()
+	found, err := filepath.Glob("/usr/lib/*/ejabberd-*/ebin")
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no ejabberd below /usr/lib: %v", err)
+	}
+	return filepath.Dir(filepath.Dir(found[0]))
 }
 
 // installEjabberd writes a Setup, with certificate and key in one file.
