@@ -128,9 +128,9 @@ func (s *Store) NegativeVerifications(ctx context.Context) ([]*enroll.Verificati
 func (s *Store) ForgetVerifications(ctx context.Context, before time.Time) (n int64, err error) {
 	err = s.write(ctx, func(ctx context.Context, q tx) (err error) {
 		n, err = q.exec(ctx, `DELETE FROM verifications WHERE at < $1
-			AND EXISTS (SELECT 1 FROM verifications n WHERE n.broker = verifications.broker AND (n.at, n.id) > (verifications.at, verifications.id))
-			AND (negative = 0 OR EXISTS (SELECT 1 FROM verifications n
-				WHERE n.broker = verifications.broker AND n.negative = 1 AND (n.at, n.id) > (verifications.at, verifications.id)))`, micros(before))
+			AND id <> (SELECT n.id FROM verifications n WHERE n.broker = verifications.broker ORDER BY n.at DESC, n.id DESC LIMIT 1)
+			AND (negative = 0 OR id <> (SELECT n.id FROM verifications n
+				WHERE n.broker = verifications.broker AND n.negative = 1 ORDER BY n.at DESC, n.id DESC LIMIT 1))`, micros(before))
 		return err
 	})
 	return n, s.explain("delete old verifications", err)
