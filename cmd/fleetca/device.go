@@ -29,16 +29,26 @@ func newDeviceCommand() *cobra.Command {
 
 func newDeviceEnrollCommand(flags *clientFlags) *cobra.Command {
 	var r enroll.EnrollRequest
-	var csrFile, tokenFile, out string
+	var csrFile, tokenFile, rosterFile, out string
 	cmd := &cobra.Command{
-		Use:   "enroll ID --out DIR",
-		Short: "Get a device's first certificate",
+		Use:   "enroll ID --out DIR | enroll --csv FILE --out DIR",
+		Short: "Get a device's first certificate, or those of a whole list",
 		Long: `Get a device's first certificate, with the key made here: DIR/key.pem, and
 then DIR/{certificate,chain,trust-bundle}.pem. Run again after an error it uses
-the same key and gets the same certificate. With --csr the key stays elsewhere.`,
-		Args: cobra.ExactArgs(1),
+the same key and gets the same certificate. With --csr the key stays elsewhere.
+
+With --csv the devices of a CSV file are enrolled over one stream, each into
+DIR/ID. The file's first line names its columns: deviceId, and where they differ
+from the flags csr (a PEM file, relative to the CSV file; without it the key is
+made here), workOrder, profile, attributes.NAME. What is refused is listed, and
+kept in DIR/failures.csv; the exit code is 1 then. Run again with the same file
+it goes on where it was broken off: devices that have their files are left
+alone, the others get the same certificates as an interrupted run made.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r.DeviceID = args[0]
+			if (len(args) == 1) == (rosterFile != "") {
+				return usageError(errors.New("give one device id, or --csv"), "fleetca device enroll ID --out DIR, or fleetca device enroll --csv FILE --out DIR")
+			}
 			if out == "" {
 				return usageError(errors.New("--out is missing"), "name the folder for the certificate")
 			}
@@ -49,6 +59,13 @@ the same key and gets the same certificate. With --csr the key stays elsewhere.`
 				}
 				r.Token = strings.TrimSpace(string(text))
 			}
+			if rosterFile != "" {
+				if csrFile != "" {
+					return usageError(errors.New("--csr is for one device"), "name the requests in the file's column csr")
+				}
+				return enrollRoster(cmd, flags, rosterFile, out, r)
+			}
+			r.DeviceID = args[0]
 			c, err := flags.open()
 			if err != nil {
 				return err
@@ -64,7 +81,8 @@ the same key and gets the same certificate. With --csr the key stays elsewhere.`
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&out, "out", "", "folder for key and certificate; made when missing")
+	f.StringVar(&out, "out", "", "folder for key and certificate, with --csv for a folder a device; made when missing")
+	f.StringVar(&rosterFile, "csv", "", "CSV file with the devices, in place of ID")
 	f.StringVar(&csrFile, "csr", "", "PEM file with a certification request, in place of a key made here")
 	f.StringVar(&tokenFile, "enrollment-token-file", "", "file with an enrollment token")
 	f.StringVar(&r.WorkOrder, "work-order", "", "work order that the device is built for")
