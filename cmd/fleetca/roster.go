@@ -120,9 +120,6 @@ func (d *rosterDevice) check(seen map[string]int, line int) error {
 	if err := enroll.CheckDeviceID("deviceId", d.DeviceID); err != nil {
 		return err
 	}
-	if strings.Trim(d.DeviceID, ".") == "" {
-		return fmt.Errorf("deviceId %q cannot be the name of a folder", d.DeviceID)
-	}
 	if before := seen[d.DeviceID]; before != 0 {
 		return fmt.Errorf("device %s is on line %d already", d.DeviceID, before)
 	}
