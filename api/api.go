@@ -3,6 +3,7 @@ package api
 import (
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -30,8 +31,9 @@ type Config struct {
 	Log *slog.Logger
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
-	// AuthBurst is how many failed authentications an address has at once,
-	// AuthRefill after how long it has one more; 60 and a second when zero.
+	// AuthBurst is how many failed authentications an address has at once, with
+	// all replicas, AuthRefill after how long it has one more; 60 and a second
+	// when zero.
 	AuthBurst  int
 	AuthRefill time.Duration
 	// InFlight is how many requests a listener works on at the same time; what
@@ -87,7 +89,8 @@ func New(cfg Config) *API {
 		registry: cfg.Registry, metrics: newMetrics(cfg.Registry),
 		ready:    readiness{ask: cfg.Service.Ready},
 		unusable: cfg.Service.UnusableIssuers,
-		failures: newFailures(cfg.AuthBurst, cfg.AuthRefill, cfg.Now), routes: Routes(),
+		failures: &failures{burst: cfg.AuthBurst, refill: cfg.AuthRefill, now: cfg.Now, charge: cfg.Service.ChargeFailure, full: map[netip.Prefix]time.Time{}},
+		routes:   Routes(),
 		document: sync.OnceValue(OpenAPI),
 	}
 	cfg.Registry.MustRegister(&crlCollector{crls: cfg.Service.CRLs, now: cfg.Now, log: cfg.Log})

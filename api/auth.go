@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
@@ -65,7 +66,7 @@ func (a *API) authenticate(x *exchange) (*enroll.Principal, error) {
 		return nil, ca.Errorf(enroll.KindUnauthenticated, "Authorization", `send "Authorization: Bearer TOKEN"`, "this call needs an API token")
 	}
 	if errors.Is(err, ca.IsKind(enroll.KindUnauthenticated)) {
-		a.failures.add(enroll.AddressGroup(x.r.RemoteAddr))
+		a.countFailure(x.r)
 	}
 	return p, err
 }
@@ -92,6 +93,20 @@ func roleOf(p *enroll.Principal) string {
 // client's address, as a failed authentication.
 func (a *API) countUnknownToken(r *http.Request, err error) {
 	if errors.Is(err, ca.IsKind(enroll.KindTokenUnknown)) {
-		a.failures.add(enroll.AddressGroup(r.RemoteAddr))
+		a.countFailure(r)
+	}
+}
+
+// countTimeout is how long the store may take to count a failure.
+const countTimeout = 5 * time.Second
+
+// countFailure counts a failed authentication against the client's address.
+// It counts for a client that hangs up, too. Where the store does not answer it
+// counts in this process alone.
+func (a *API) countFailure(r *http.Request) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), countTimeout)
+	defer cancel()
+	if err := a.failures.add(ctx, enroll.AddressGroup(r.RemoteAddr)); err != nil {
+		a.log.WarnContext(r.Context(), "a failed authentication is counted by this server alone", "requestId", requestID(r.Context()), "error", err)
 	}
 }

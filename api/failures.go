@@ -1,11 +1,10 @@
 package api
 
 import (
+	"context"
 	"net/netip"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // maxAddresses bounds the memory of failures.
@@ -15,62 +14,72 @@ const maxAddresses = 4096
 // is slow. An address has a bucket of attempts that fills again with time;
 // each failure takes one out, and while it is empty nothing of that address is
 // looked at. It is safe for concurrent use.
+//
+// The buckets are in the store, for all replicas, and what was last known of
+// each is kept here: a replica reads nothing for a client that does not fail,
+// and learns with its first failure what an address did elsewhere.
 type failures struct {
-	limit rate.Limit
-	burst int
-	now   func() time.Time
+	burst  int
+	refill time.Duration
+	now    func() time.Time
+	// charge takes one out of the bucket in the store, and returns when that is
+	// full again (I28).
+	charge func(ctx context.Context, address netip.Prefix, refill time.Duration) (full time.Time, err error)
 
-	mu      sync.Mutex
-	buckets map[netip.Prefix]*rate.Limiter // of addresses that failed of late
-}
-
-func newFailures(burst int, refill time.Duration, now func() time.Time) *failures {
-	return &failures{limit: rate.Every(refill), burst: burst, now: now, buckets: map[netip.Prefix]*rate.Limiter{}}
+	mu   sync.Mutex
+	full map[netip.Prefix]time.Time // when the buckets of addresses that failed of late are full again
 }
 
 // wait returns how long the address has to wait; zero for not at all.
 func (f *failures) wait(address netip.Prefix) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	b := f.buckets[address]
-	if b == nil {
+	full, known := f.full[address]
+	if !known {
 		return 0
 	}
-	left := b.TokensAt(f.now())
-	if left >= 1 {
-		return 0
-	}
-	return time.Duration((1 - left) / float64(f.limit) * float64(time.Second))
+	return max(0, full.Sub(f.now())-time.Duration(f.burst-1)*f.refill)
 }
 
-// add counts one failure.
-func (f *failures) add(address netip.Prefix) {
+// add counts one failure. It counts here when the store does not answer, and
+// returns why that was.
+func (f *failures) add(ctx context.Context, address netip.Prefix) error {
+	full, err := f.charge(ctx, address, f.refill)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
-	b := f.buckets[address]
-	if b == nil {
+	known, ok := f.full[address]
+	if !ok {
 		f.makeRoom(now)
-		b = rate.NewLimiter(f.limit, f.burst)
-		f.buckets[address] = b
 	}
-	b.AllowN(now, 1)
+	if err != nil {
+		full = later(known, now).Add(f.refill)
+	}
+	f.full[address] = later(full, known)
+	return err
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // makeRoom looks at a few addresses, whichever the map gives, and forgets those
 // whose bucket is full again, or else one of them.
 func (f *failures) makeRoom(now time.Time) {
 	const few = 16
-	if len(f.buckets) < maxAddresses {
+	if len(f.full) < maxAddresses {
 		return
 	}
 	looked := 0
-	for address, b := range f.buckets {
-		if looked++; looked > few && len(f.buckets) < maxAddresses {
+	for address, full := range f.full {
+		if looked++; looked > few && len(f.full) < maxAddresses {
 			return
 		}
-		if looked > few || b.TokensAt(now) >= float64(f.burst) {
-			delete(f.buckets, address)
+		if looked > few || !full.After(now) {
+			delete(f.full, address)
 		}
 	}
 }

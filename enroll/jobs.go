@@ -60,7 +60,9 @@ func (s *Service) tidy(ctx context.Context, _ string) error {
 	done, err := s.store.Tidy(ctx, s.now(), keepAnswers)
 	forgotten, forgetErr := s.store.ForgetVerifications(ctx, s.now().Add(-s.cfg.KeepVerifications))
 	if done != (Tidied{}) || forgotten > 0 {
-		s.log.InfoContext(ctx, "deleted what nothing reads any more", "crls", done.CRLs, "idempotencyKeys", done.IdempotencyKeys, "verifications", forgotten)
+		s.log.InfoContext(ctx, "deleted what nothing reads any more", "crls", done.CRLs, "idempotencyKeys", done.IdempotencyKeys,
+			"sessions", done.Sessions, "failures", done.Failures, "apiTokens", done.APITokens, "enrollmentTokens", done.EnrollmentTokens,
+			"verifications", forgotten)
 	}
 	return errors.Join(err, forgetErr)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -46,6 +47,13 @@ type UserLogin struct {
 	Hash    string        // to store in its place; the same, or one that costs more
 	Step    int64         // time step of the code that was given; zero for none. Refused with KindConflict when one as late was accepted before
 	Charges []LoginCharge // of this attempt: the user's failures end, one of the address is taken back
+}
+
+// ChargeFailure counts a failed authentication against an address, for all
+// replicas, and returns when all failures of it are worked off, at one every
+// refill.
+func (s *Service) ChargeFailure(ctx context.Context, address netip.Prefix, refill time.Duration) (full time.Time, err error) {
+	return s.store.ChargeFailure(ctx, "bearer:"+address.String(), s.now(), refill)
 }
 
 var loginLimit = LoginLimit{Wait: loginWait, Forget: forgetFailures}

@@ -33,14 +33,16 @@ type Store interface {
 	// Ping reports whether the store answers and can be written.
 	Ping(ctx context.Context) error
 	// Tidy deletes what nothing reads any more: CRLs before an issuer's newest
-	// scheduled one, idempotency keys whose certificate expired before now, and
-	// those of other answers once they are older than keepAnswers. It is no
-	// change of state: nothing is decided by it.
+	// scheduled one; idempotency keys whose certificate expired before now, and
+	// those of other answers once they are older than keepAnswers; sessions and
+	// failures that have expired; API tokens that expired keepAnswers ago, and
+	// enrollment tokens that did and whose certificates have expired too. It is
+	// no change of state: nothing is decided by it.
 	Tidy(ctx context.Context, now time.Time, keepAnswers time.Duration) (Tidied, error)
 }
 
 // Tidied says how many rows Tidy deleted.
-type Tidied struct{ CRLs, IdempotencyKeys int64 }
+type Tidied struct{ CRLs, IdempotencyKeys, Sessions, Failures, APITokens, EnrollmentTokens int64 }
 
 // A Change is what every change of state carries into its transaction.
 type Change struct {
@@ -244,6 +246,9 @@ type UserStore interface {
 	ChargeLogin(ctx context.Context, subjects []string, now time.Time, limit LoginLimit) ([]LoginCharge, error)
 	// RefundLogin takes an attempt back.
 	RefundLogin(ctx context.Context, charges []LoginCharge) error
+	// ChargeFailure counts a failure against a subject, and returns when all
+	// failures of it are worked off, at one every refill.
+	ChargeFailure(ctx context.Context, subject string, now time.Time, refill time.Duration) (time.Time, error)
 	// Login stores a login of an enabled user, guarded by the password hash
 	// that was checked, the role of what it makes, and the time step of the code:
 	// KindConflict.

@@ -36,7 +36,79 @@ func (s *Store) Tidy(ctx context.Context, now time.Time, keepAnswers time.Durati
 		}
 		done.IdempotencyKeys += n
 	}
-	return done, nil
+	if done.Sessions, err = s.tidyRows(ctx, tidySessions, now); err != nil {
+		return done, s.explain("delete expired sessions", err)
+	}
+	if done.Failures, err = s.tidyRows(ctx, tidyFailures, now); err != nil {
+		return done, s.explain("delete old failures", err)
+	}
+	return s.tidyTokens(ctx, done, now, now.Add(-keepAnswers))
+}
+
+// tidyTokens deletes tokens that expired long ago.
+func (s *Store) tidyTokens(ctx context.Context, done enroll.Tidied, now, long time.Time) (_ enroll.Tidied, err error) {
+	expired := micros(long)
+	done.APITokens, err = s.tidyPages(ctx, `SELECT id FROM api_tokens WHERE id > $1 ORDER BY id LIMIT $2`, func(ctx context.Context, q tx, after, last string) (int64, error) {
+		return q.exec(ctx, `DELETE FROM api_tokens WHERE id > $1 AND id <= $2 AND expires_at <= $3`, after, last, expired)
+	})
+	if err != nil {
+		return done, s.explain("delete old API tokens", err)
+	}
+	// A token is kept as long as one of its certificates lives, so that the
+	// request that spent it gets it again (I5).
+	done.EnrollmentTokens, err = s.tidyPages(ctx, `SELECT id FROM enrollment_tokens WHERE id > $1 ORDER BY id LIMIT $2`, func(ctx context.Context, q tx, after, last string) (int64, error) {
+		const old = ` FROM enrollment_tokens WHERE id > $1 AND id <= $2 AND expires_at <= $3 AND NOT EXISTS (
+			SELECT 1 FROM token_uses JOIN certificates ON certificates.serial = token_uses.serial
+			WHERE token_uses.token_id = enrollment_tokens.id AND certificates.not_after >= $4)`
+		if _, err := q.exec(ctx, `DELETE FROM token_uses WHERE token_id IN (SELECT id`+old+`)`, after, last, expired, micros(now)); err != nil {
+			return 0, err
+		}
+		return q.exec(ctx, `DELETE`+old, after, last, expired, micros(now))
+	})
+	return done, s.explain("delete old enrollment tokens", err)
+}
+
+// Each deletes a chunk of what expired before $1.
+const (
+	tidySessions = `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)`
+	tidyFailures = `DELETE FROM login_failures WHERE subject IN (SELECT subject FROM login_failures WHERE forget_at <= $1 ORDER BY forget_at LIMIT $2)`
+)
+
+// tidyRows runs a statement that deletes a chunk until it finds none.
+func (s *Store) tidyRows(ctx context.Context, text string, expired time.Time) (all int64, err error) {
+	for {
+		var n int64
+		err := s.write(ctx, func(ctx context.Context, q tx) (err error) {
+			n, err = q.exec(ctx, text, micros(expired), int64(tidyChunk))
+			return err
+		})
+		if all += n; err != nil || n < tidyChunk {
+			return all, err
+		}
+	}
+}
+
+// tidyPages walks a table in chunks, by the ids that a query gives, and calls
+// remove for each: for the rows after one id, up to the last of the chunk.
+func (s *Store) tidyPages(ctx context.Context, ids string, remove func(ctx context.Context, q tx, after, last string) (int64, error)) (all int64, err error) {
+	for after := ""; ; {
+		chunk, err := collect(ctx, s.db, func(row scanner) (id string, err error) {
+			err = row.Scan(&id)
+			return id, err
+		}, ids, after, int64(tidyChunk))
+		if err != nil || len(chunk) == 0 {
+			return all, err
+		}
+		last := chunk[len(chunk)-1]
+		var n int64
+		if err := s.write(ctx, func(ctx context.Context, q tx) (err error) {
+			n, err = remove(ctx, q, after, last)
+			return err
+		}); err != nil {
+			return all, err
+		}
+		all, after = all+n, last
+	}
 }
 
 // tidyCRLs deletes an issuer's CRLs before its newest scheduled one, from which

@@ -210,6 +210,25 @@ func chargeLogin(ctx context.Context, q tx, subject string, now time.Time, limit
 	return charge, err
 }
 
+// ChargeFailure implements enroll.UserStore. The row's until is when all
+// failures are worked off.
+func (s *Store) ChargeFailure(ctx context.Context, subject string, now time.Time, refill time.Duration) (time.Time, error) {
+	var full int64
+	err := s.write(ctx, func(ctx context.Context, q tx) error {
+		if err := forgetLogins(ctx, q, now); err != nil {
+			return err
+		}
+		var err error
+		full, err = value[int64](ctx, q, `INSERT INTO login_failures (subject, failures, until, forget_at) VALUES ($1, 1, CAST($2 AS BIGINT) + CAST($3 AS BIGINT), CAST($2 AS BIGINT) + CAST($3 AS BIGINT))
+			ON CONFLICT (subject) DO UPDATE SET failures = login_failures.failures + 1,
+				until = CASE WHEN login_failures.until > $2 THEN login_failures.until + $3 ELSE excluded.until END,
+				forget_at = CASE WHEN login_failures.until > $2 THEN login_failures.until + $3 ELSE excluded.until END
+			RETURNING until`, subject, micros(now), refill.Microseconds())
+		return err
+	})
+	return fromMicros(full), s.explain("count a failed authentication", err)
+}
+
 // loginLater says how long a subject has to wait.
 func loginLater(ctx context.Context, q tx, subject string, now time.Time) error {
 	until, err := value[int64](ctx, q, `SELECT until FROM login_failures WHERE subject = $1`, subject)

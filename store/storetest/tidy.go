@@ -87,4 +87,47 @@ var tidyTests = []test{
 		f.tidy(time.Now().Add(keepAnswers+time.Hour), enroll.Tidied{IdempotencyKeys: many})
 		f.wantReplay(f.replayed(claimOf(i).Idempotency), i.Certificate.SerialNumber)
 	}},
+	{"sessions and failures go when they expire", func(f *fixture) {
+		f.must(f.login(f.signInOf(f.user("eve", enroll.RoleAdmin), "s1")))
+		_, err := f.store.ChargeFailure(f.ctx, "bearer:a", f.now, time.Minute)
+		f.must(err)
+		f.tidy(f.now.Add(time.Minute-time.Microsecond), enroll.Tidied{})
+		f.tidy(f.now.Add(time.Minute), enroll.Tidied{Failures: 1})
+		f.tidy(f.now.Add(time1h-time.Microsecond), enroll.Tidied{})
+		f.tidy(f.now.Add(time1h), enroll.Tidied{Sessions: 1})
+		if f.hasSession("s1") {
+			f.Fatal("the session is there")
+		}
+	}},
+	{"API tokens go long after they expired", func(f *fixture) {
+		for n, id := range []string{"t1", "t2"} {
+			f.must(f.store.CreateAPIToken(f.ctx, enroll.APIToken{ID: id, Role: enroll.RoleAdmin, Hash: sum(id), CreatedAt: f.now,
+				ExpiresAt: f.now.Add(time.Duration(n+1) * time1h)}, f.change("token.create", "token:"+id)))
+		}
+		f.tidy(f.now.Add(keepAnswers+time1h-time.Microsecond), enroll.Tidied{})
+		f.tidy(f.now.Add(keepAnswers+time1h), enroll.Tidied{APITokens: 1})
+		_, err := f.store.APIToken(f.ctx, "t1")
+		f.wantKind(err, ca.KindNotFound)
+		_, err = f.store.APIToken(f.ctx, "t2")
+		f.must(err)
+	}},
+	{"I5 an enrollment token is kept as long as its certificates live", func(f *fixture) {
+		const unused = 1100 // chunks
+		for n := range unused {
+			f.token(enroll.EnrollmentToken{ID: fmt.Sprint("unused", n)})
+		}
+		f.token(enroll.EnrollmentToken{ID: "t1"})
+		i := f.enrollment("d1")
+		claimOf(i).Token = &enroll.TokenClaim{ID: "t1", DeviceID: "d1", RequestHash: sum("r")}
+		i.Certificate.NotAfter = f.now.AddDate(1, 0, 0)
+		f.must(f.commit(i))
+		f.tidy(f.now.Add(keepAnswers), enroll.Tidied{})
+		f.tidy(i.Certificate.NotAfter, enroll.Tidied{EnrollmentTokens: unused})
+		replay, err := f.store.TokenReplay(f.ctx, claimOf(i).Token)
+		f.must(err)
+		f.wantReplay(replay, i.Certificate.SerialNumber)
+		f.tidy(i.Certificate.NotAfter.Add(time.Second), enroll.Tidied{EnrollmentTokens: 1})
+		_, err = f.store.EnrollmentTokenByHash(f.ctx, sum("t1"))
+		f.wantKind(err, ca.KindNotFound)
+	}},
 }

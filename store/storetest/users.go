@@ -290,6 +290,22 @@ var loginTests = []test{
 			f.Fatalf("%d attempts were let go", let)
 		}
 	}},
+	{"I28 failures are worked off one by one, however many count at the same time", func(f *fixture) {
+		fail := func(after time.Duration) time.Duration {
+			full, err := f.store.ChargeFailure(f.ctx, "bearer:a", f.now.Add(after), time.Second)
+			f.must(err)
+			return full.Sub(f.now)
+		}
+		race(10, func(int) error { fail(0); return nil })
+		for n, want := range []time.Duration{11 * time.Second, 12 * time.Second, 101 * time.Second, 102 * time.Second} {
+			if got := fail([]time.Duration{0, 5 * time.Second, 100 * time.Second, 100 * time.Second}[n]); got != want {
+				f.Fatalf("failure %d: worked off after %v, want %v", n, got, want)
+			}
+		}
+		if full, err := f.store.ChargeFailure(f.ctx, "bearer:b", f.now, time.Second); err != nil || !full.Equal(f.now.Add(time.Second)) {
+			f.Fatalf("another: %v, %v", full, err)
+		}
+	}},
 	{"an attempt that was taken back does not count", func(f *fixture) {
 		for range 5 {
 			charges, err := f.charge(0, "address:a", "user:eve")
