@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -59,6 +60,9 @@ type API struct {
 	unusable func() []string // issuers whose key cannot be used
 	routes   []Route
 	document func() []byte // OpenAPI
+
+	stopping context.Context // done when streams are to end
+	stop     context.CancelFunc
 }
 
 // New returns an API.
@@ -93,9 +97,15 @@ func New(cfg Config) *API {
 		routes:   Routes(),
 		document: sync.OnceValue(OpenAPI),
 	}
+	a.stopping, a.stop = context.WithCancel(context.Background())
 	cfg.Registry.MustRegister(&crlCollector{crls: cfg.Service.CRLs, now: cfg.Now, log: cfg.Log})
 	return a
 }
+
+// Stop makes batches end: what was read of them is answered, and then the
+// answer is broken off, so that its client sends the rest to another server.
+// Other requests end by themselves.
+func (a *API) Stop() { a.stop() }
 
 // People returns the handler of the HTTPS listener for people and programs
 // with API tokens: REST, health, and Config.Pages.

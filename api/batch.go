@@ -58,6 +58,12 @@ func (a *API) postEnrollmentBatch(x *exchange) error {
 	}
 	ctx, cancel := context.WithCancel(x.ctx())
 	defer cancel()
+	reading, stopReading := context.WithCancel(ctx)
+	defer stopReading()
+	defer context.AfterFunc(a.stopping, func() {
+		stopReading()
+		_ = control.SetReadDeadline(time.Now()) // wakes the reader
+	})()
 
 	lines := make(chan line)
 	results := make(chan BatchResult, a.workers)
@@ -65,7 +71,7 @@ func (a *API) postEnrollmentBatch(x *exchange) error {
 	reader.Go(func() {
 		defer close(lines)
 		_ = control.SetReadDeadline(time.Now().Add(pause))
-		readLines(ctx, x.r.Body, lines, func() { _ = control.SetReadDeadline(time.Now().Add(pause)) })
+		readLines(reading, x.r.Body, lines, func() { _ = control.SetReadDeadline(time.Now().Add(pause)) })
 	})
 	for range a.workers {
 		workers.Go(func() {
@@ -88,6 +94,9 @@ func (a *API) postEnrollmentBatch(x *exchange) error {
 	}
 	reader.Wait()
 	_ = errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})) // the connection lives on
+	if err == nil && a.stopping.Err() != nil {
+		err = errors.New("the server stops")
+	}
 	if err != nil {
 		a.log.InfoContext(x.ctx(), "batch broken off", "requestId", requestID(x.ctx()), "error", err)
 		panic(http.ErrAbortHandler) // the answer has begun: only the broken stream says so
@@ -107,6 +116,9 @@ func readLines(ctx context.Context, body io.Reader, lines chan<- line, progress 
 			for errors.Is(err, bufio.ErrBufferFull) {
 				_, err = r.ReadSlice('\n')
 			}
+		}
+		if err != nil && ctx.Err() != nil {
+			return
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			l = line{index: index, err: ca.Errorf(ca.KindMalformed, "", "send the rest again", "the batch ended early: %w", err)}

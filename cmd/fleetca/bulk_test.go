@@ -219,3 +219,35 @@ func TestBulkWithoutServer(t *testing.T) {
 		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
 	}
 }
+
+// A server that is told to stop in the middle of a stream answers what it has
+// read of it and ends at once; the stream's client goes on when it is back.
+func TestBulkOverRestart(t *testing.T) {
+	t.Parallel()
+	const devices = 400
+	s := newTestServer(t)
+	out := filepath.Join(t.TempDir(), "line")
+	cmd := program(t.Context(), append([]string{"device", "enroll", "--csv", writeRoster(t, "restart", devices), "--out", out},
+		s.clientArgs(t, s.people, "operator")...)...)
+	text := &output{}
+	cmd.Stdout, cmd.Stderr = text, text
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); len(enrolledIn(t, out)) < 20; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing is enrolled\n%s", text)
+		}
+	}
+	s.stop(t)
+	if !strings.Contains(s.log.String(), "batch broken off") || len(enrolledIn(t, out)) == devices {
+		t.Errorf("the stream was not interrupted: %d enrolled\n%s", len(enrolledIn(t, out)), s.log)
+	}
+	s.start(t)
+	if err := cmd.Wait(); err != nil || !strings.Contains(text.String(), fmt.Sprintf("folder    %s", out)) {
+		t.Errorf("%v\n%s", err, text)
+	}
+	if n := len(enrolledIn(t, out)); n != devices {
+		t.Errorf("%d of %d devices", n, devices)
+	}
+}

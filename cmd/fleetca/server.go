@@ -79,6 +79,8 @@ type server struct {
 	identity  *identity
 	listeners map[string]net.Listener // people, machines, status
 	servers   []*http.Server
+	api       *api.API
+	conns     openConns
 	jobs      *store.Jobs
 	cancel    context.CancelFunc
 	skew      atomic.Int64 // of the database's clock, nanoseconds
@@ -292,10 +294,10 @@ func (s *server) serve(ctx context.Context) error {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(&fleetCollector{service: s.service, log: s.cfg.log})
 	site := web.New(web.Config{Service: s.service, APIURL: s.url("people"), StatusURL: s.url("status"), Log: s.cfg.log})
-	a := api.New(api.Config{Service: s.service, Pages: site.Handler(), Registry: registry, Log: s.cfg.log})
-	s.start("people", a.People(), &tls.Config{GetCertificate: s.identity.certificate, MinVersion: tls.VersionTLS12})
-	s.start("machines", a.Machines(), &tls.Config{GetCertificate: s.identity.certificate, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert})
-	s.start("status", a.Status(), nil)
+	s.api = api.New(api.Config{Service: s.service, Pages: site.Handler(), Registry: registry, Log: s.cfg.log})
+	s.start("people", s.api.People(), &tls.Config{GetCertificate: s.identity.certificate, MinVersion: tls.VersionTLS12})
+	s.start("machines", s.api.Machines(), &tls.Config{GetCertificate: s.identity.certificate, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert})
+	s.start("status", s.api.Status(), nil)
 	return nil
 }
 
@@ -305,6 +307,7 @@ func (s *server) start(name string, h http.Handler, config *tls.Config) {
 		Handler: h, TLSConfig: config,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeader,
+		ConnState:      s.conns.note,
 		ErrorLog:       slog.NewLogLogger(s.cfg.log.Handler(), slog.LevelDebug),
 	}
 	s.servers = append(s.servers, srv)
@@ -316,7 +319,7 @@ func (s *server) start(name string, h http.Handler, config *tls.Config) {
 		} else {
 			err = srv.Serve(l)
 		}
-		if !errors.Is(err, http.ErrServerClosed) {
+		if !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			s.failed <- fmt.Errorf("serve %s: %w", name, err)
 		}
 	}()
@@ -327,6 +330,17 @@ func (s *server) start(name string, h http.Handler, config *tls.Config) {
 func (s *server) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
+	for _, l := range s.listeners {
+		l.Close() // nothing new; their servers close them again
+	}
+	if s.api != nil {
+		s.api.Stop()
+	}
+	for _, srv := range s.servers {
+		srv.SetKeepAlivesEnabled(false)
+	}
+	// Only then: net/http drops a request that it reads after Shutdown began.
+	s.conns.drain(ctx)
 	errs := make(chan error, len(s.servers))
 	for _, srv := range s.servers {
 		go func() { errs <- srv.Shutdown(ctx) }()
@@ -334,9 +348,6 @@ func (s *server) stop() error {
 	var all []error
 	for range s.servers {
 		all = append(all, <-errs)
-	}
-	for _, l := range s.listeners {
-		l.Close() // those that never served; the others are closed already
 	}
 	if s.jobs != nil {
 		all = append(all, s.jobs.Stop(ctx))
