@@ -42,6 +42,16 @@ func StartPostgres(t testing.TB) *PostgresServer {
 		}
 		t.Skip(missing)
 	}
+	p := newPostgresServer(t, bin)
+	p.run(t, "initdb", "-D", filepath.Join(p.dir, "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions")
+	p.Start(t)
+	t.Cleanup(p.Stop)
+	return p
+}
+
+// newPostgresServer returns a server without data, in a folder of its own.
+func newPostgresServer(t testing.TB, bin string) *PostgresServer {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "fleetca-postgres")
 	if err != nil {
 		t.Fatal(err)
@@ -55,10 +65,35 @@ func StartPostgres(t testing.TB) *PostgresServer {
 			t.Fatal(err)
 		}
 	}
-	p.run(t, "initdb", "-D", filepath.Join(dir, "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions")
-	p.Start(t)
-	t.Cleanup(p.Stop)
 	return p
+}
+
+// StartStandby starts a streaming copy of the server, which takes reads alone
+// until it is promoted. From then on the server acknowledges a commit when the
+// copy shows it (synchronous_commit = remote_apply).
+func (p *PostgresServer) StartStandby(t testing.TB) *PostgresServer {
+	t.Helper()
+	standby := newPostgresServer(t, p.bin)
+	p.run(t, "pg_basebackup", "-h", p.dir, "-U", "postgres", "-D", filepath.Join(standby.dir, "data"), "-R", "-X", "stream", "-c", "fast", "--no-sync")
+	standby.Start(t)
+	t.Cleanup(standby.Stop)
+	for _, setting := range []string{"synchronous_standby_names = '*'", "synchronous_commit = 'remote_apply'"} {
+		p.run(t, "psql", "-h", p.dir, "-U", "postgres", "-q", "-c", "ALTER SYSTEM SET "+setting)
+	}
+	p.run(t, "psql", "-h", p.dir, "-U", "postgres", "-q", "-c", "SELECT pg_reload_conf()")
+	return standby
+}
+
+// Promote makes a standby take writes, and returns when it does.
+func (p *PostgresServer) Promote(t testing.TB) {
+	t.Helper()
+	p.run(t, "pg_ctl", "promote", "-w", "-D", filepath.Join(p.dir, "data"))
+}
+
+// Either returns the URL of a database for a client that writes to whichever
+// of the two servers takes writes.
+func (p *PostgresServer) Either(url string, other *PostgresServer) string {
+	return strings.Replace(url, "host="+p.dir, "host="+p.dir+","+other.dir, 1) + "&target_session_attrs=read-write"
 }
 
 // postgresBinaries returns the folder of the server's programs, or "".

@@ -21,3 +21,6 @@ func (*PostgresServer) Kill()                                   {}
 func (*PostgresServer) NewDatabase(testing.TB) string           { return "" }
 func (*PostgresServer) Copy(testing.TB, string) string          { return "" }
 func (*PostgresServer) KillWithin(string, string, func()) error { return nil }
+func (*PostgresServer) StartStandby(testing.TB) *PostgresServer { return nil }
+func (*PostgresServer) Promote(testing.TB)                      {}
+func (*PostgresServer) Either(string, *PostgresServer) string   { return "" }
