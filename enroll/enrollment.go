@@ -76,15 +76,12 @@ func (s *Service) enrollDevice(ctx context.Context, c Call, r EnrollRequest, ord
 	if err != nil {
 		return nil, err
 	}
-	if first, err := s.enrolledBefore(ctx, e); err != nil || first != nil {
-		return first, err
-	}
 	cert, err := s.issueFor(ctx, e)
 	if err == nil {
 		return s.enrollment(ctx, cert, false)
 	}
-	if again, ok := errors.AsType[*Replay](err); ok { // lost a race against its own retry
-		return s.replayedEnrollment(ctx, again)
+	if first, ok := errors.AsType[*Replay](err); ok {
+		return s.replayedEnrollment(ctx, first)
 	}
 	if isKind(err, KindDuplicateDevice) {
 		if kept, lookErr := s.reworked(ctx, e); lookErr != nil || kept != nil {
@@ -199,7 +196,7 @@ func (s *Service) tokenOf(ctx context.Context, c *Call, r EnrollRequest) (*Enrol
 func (s *Service) profileFor(ctx context.Context, order, asked string) (*ca.Profile, error) {
 	profile := "device"
 	if order != "" {
-		o, err := s.store.WorkOrder(ctx, order)
+		o, err := s.orders.get(ctx, order, func(ctx context.Context) (*WorkOrder, error) { return s.store.WorkOrder(ctx, order) })
 		if isKind(err, ca.KindNotFound) {
 			return nil, ca.Errorf(ca.KindNotFound, "workOrder", "GET /api/v1/work-orders lists them", "there is no work order %.64q", order)
 		}
@@ -246,21 +243,6 @@ func requestHash(r EnrollRequest, order, profile string, request *ca.Request) ([
 	}
 	sum := sha256.Sum256(text)
 	return sum[:], nil
-}
-
-// enrolledBefore returns the first answer to this very request, or nil.
-func (s *Service) enrolledBefore(ctx context.Context, e *enrolling) (*Enrollment, error) {
-	if e.claim.Idempotency != nil {
-		if r, err := s.store.Replayed(ctx, e.claim.Idempotency); err != nil || r != nil {
-			return s.firstAnswer(ctx, r, err)
-		}
-	}
-	if e.claim.Token != nil {
-		if r, err := s.store.TokenReplay(ctx, e.claim.Token); err != nil || r != nil {
-			return s.firstAnswer(ctx, r, err)
-		}
-	}
-	return nil, nil
 }
 
 // reworked returns the certificate of a device that enrolls again with the key
@@ -316,13 +298,6 @@ func certificateWithKey(d *Device, keySHA256 string, now time.Time) *ca.Certific
 	return nil
 }
 
-func (s *Service) firstAnswer(ctx context.Context, r *Replay, err error) (*Enrollment, error) {
-	if err != nil {
-		return nil, err
-	}
-	return s.replayedEnrollment(ctx, r)
-}
-
 func (s *Service) replayedEnrollment(ctx context.Context, r *Replay) (*Enrollment, error) {
 	cert, err := s.store.Certificate(ctx, r.SerialNumber)
 	if err != nil {
@@ -334,9 +309,6 @@ func (s *Service) replayedEnrollment(ctx context.Context, r *Replay) (*Enrollmen
 // issueFor signs and records.
 func (s *Service) issueFor(ctx context.Context, e *enrolling) (*ca.Certificate, error) {
 	holder := ca.Holder{Kind: ca.HolderDevice, ID: e.deviceID}
-	if err := s.checkBlocked(ctx, e.request.KeySHA256); err != nil {
-		return nil, err
-	}
 	if err := s.store.CheckClaim(ctx, &e.claim, holder, e.request.KeySHA256); err != nil {
 		return nil, err
 	}
@@ -393,7 +365,7 @@ func (s *Service) enrollment(ctx context.Context, cert *ca.Certificate, replayed
 	}
 	e.DeviceID = cert.Holder.ID
 	e.Renewal = &Renewal{URL: s.cfg.MachineURL + "/api/v1/renewals", After: cert.RenewAfter()}
-	b, err := s.brokerToDial(ctx)
+	b, err := s.toDial.get(ctx, struct{}{}, s.brokerToDial)
 	if err != nil {
 		return nil, fmt.Errorf("the broker to connect to: %w", err)
 	}

@@ -64,13 +64,15 @@ func (s *Service) Authenticate(ctx context.Context, bearer string) (*Principal, 
 		return nil, refused
 	}
 	// Found by the hash of 256 random bits: timing tells nothing about the secret.
-	t, err := s.store.APITokenByHash(ctx, hashSecret(bearer))
+	hash := hashSecret(bearer)
+	shared, err := s.tokens.get(ctx, string(hash), func(ctx context.Context) (*APIToken, error) { return s.store.APITokenByHash(ctx, hash) })
 	if isKind(err, ca.KindNotFound) {
 		return nil, refused
 	}
 	if err != nil {
 		return nil, err
 	}
+	t := new(*shared)
 	if t.Disabled || !s.now().Before(t.ExpiresAt) {
 		return nil, refused
 	}

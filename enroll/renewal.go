@@ -75,7 +75,10 @@ func (s *Service) renewing(c Call, current *ca.Certificate, csr string) (*enroll
 func (s *Service) renewedBefore(ctx context.Context, e *enrolling, current *ca.Certificate) (*Enrollment, error) {
 	if e.claim.Idempotency != nil {
 		if r, err := s.store.Replayed(ctx, e.claim.Idempotency); err != nil || r != nil {
-			return s.firstAnswer(ctx, r, err)
+			if err != nil {
+				return nil, err
+			}
+			return s.replayedEnrollment(ctx, r)
 		}
 	}
 	d, err := s.store.Device(ctx, e.deviceID)

@@ -68,6 +68,11 @@ type Service struct {
 	refused    refusals
 	watched    watches
 	sessions   sessionUses
+
+	// What nearly every enrollment reads.
+	tokens fresh[string, *APIToken] // by hash
+	orders fresh[string, *WorkOrder]
+	toDial fresh[struct{}, *Broker]
 }
 
 // New returns a Service.

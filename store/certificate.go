@@ -149,9 +149,11 @@ func revocableFrom(reason ca.Reason) string {
 	return "status IN (" + strings.Join(quoted, ", ") + ")"
 }
 
+const blockedKey = `SELECT serial FROM certificates WHERE key_sha256 = $1 AND reason = 'keyCompromise' LIMIT 1`
+
 // KeyBlocked implements enroll.CertificateStore.
 func (s *Store) KeyBlocked(ctx context.Context, keySHA256 string) (bool, error) {
-	_, err := value[string](ctx, s.db, `SELECT serial FROM certificates WHERE key_sha256 = $1 AND reason = 'keyCompromise' LIMIT 1`, keySHA256)
+	_, err := value[string](ctx, s.db, blockedKey, keySHA256)
 	switch {
 	case errors.Is(err, errNoRows):
 		return false, nil

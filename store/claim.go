@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -13,14 +14,15 @@ import (
 // An issuance is a ca.Issuance with its claim, on its way into a transaction.
 type issuance struct {
 	*recordable
-	cert  *ca.Certificate
-	claim *enroll.Claim
+	cert     *ca.Certificate
+	claim    *enroll.Claim
+	keyKnown bool // its public key had this holder before; set as it is applied
 }
 
 // Commit implements ca.Recorder.
 func (s *Store) Commit(ctx context.Context, batch []ca.Issuance) []error {
 	errs := make([]error, len(batch))
-	dos := make([]func(context.Context, tx) error, 0, len(batch))
+	changes := make([]*pending, 0, len(batch))
 	index := make([]int, 0, len(batch))
 	for i := range batch {
 		is, err := s.prepareIssuance(&batch[i])
@@ -29,9 +31,13 @@ func (s *Store) Commit(ctx context.Context, batch []ca.Issuance) []error {
 			continue
 		}
 		index = append(index, i)
-		dos = append(dos, func(ctx context.Context, q tx) error { return s.apply(ctx, q, is) })
+		change := &pending{do: func(ctx context.Context, q tx) error { return s.apply(ctx, q, is) }}
+		if isFirst(is.claim) && len(is.Jobs) == 0 {
+			change.plain = is
+		}
+		changes = append(changes, change)
 	}
-	for n, err := range s.writes.submit(ctx, dos...) {
+	for n, err := range s.writes.submit(ctx, changes...) {
 		errs[index[n]] = s.explain("record certificate", err)
 	}
 	return errs
@@ -61,7 +67,7 @@ func (s *Store) apply(ctx context.Context, q tx, is *issuance) error {
 		return err
 	}
 	for _, step := range []func(context.Context, tx, *issuance, time.Time) error{
-		spendToken, claimPublicKey, claimDevice, claimReplaced, takeQuota, insertCertificate,
+		spendToken, claimPublicKey, claimDevice, claimReplaced, takeQuota, refuseBlocked, insertCertificate,
 	} {
 		if err := step(ctx, q, is, now); err != nil {
 			return err
@@ -103,7 +109,8 @@ func claimPublicKey(ctx context.Context, q tx, is *issuance, _ time.Time) error 
 	if err != nil {
 		return fmt.Errorf("claim public key: %w", err)
 	}
-	if n == 0 {
+	is.keyKnown = n == 0
+	if is.keyKnown {
 		return publicKeyRefusal(ctx, q, is.claim, is.cert.Holder, is.cert.KeySHA256) // nil when it renews its own
 	}
 	return nil
@@ -207,6 +214,15 @@ func takesQuota(c *enroll.Claim) bool {
 	return c.Order != "" && c.Device != nil && c.Replaces == ""
 }
 
+// refuseBlocked refuses a key that was revoked as compromised meanwhile (I8). A
+// key that nobody had before cannot have been.
+func refuseBlocked(ctx context.Context, q tx, is *issuance, _ time.Time) error {
+	if !is.keyKnown {
+		return nil
+	}
+	return blockedRefusal(ctx, q, is.cert.KeySHA256)
+}
+
 func insertCertificate(ctx context.Context, q tx, is *issuance, now time.Time) error {
 	c := is.cert
 	n, err := q.exec(ctx, `INSERT INTO certificates (serial, recorded_at, sha256, subject, names, issuer_id, profile,
@@ -238,9 +254,23 @@ func (s *Store) CheckClaim(ctx context.Context, claim *enroll.Claim, holder ca.H
 	if claim == nil {
 		return errors.New("check claim: there is none")
 	}
+	if isFirst(claim) {
+		free, err := s.firsts.get(ctx, firstQuestion(claim, keySHA256))
+		if err != nil || free {
+			return s.explain("check claim", err)
+		}
+	}
 	now := s.now()
 	err := s.db.snapshot(ctx, func(q querier) error {
 		if err := keyRefusal(ctx, q, claim.Idempotency); err != nil {
+			return err
+		}
+		if claim.Token != nil {
+			if err := tokenReplay(ctx, q, claim.Token); err != nil {
+				return err
+			}
+		}
+		if err := blockedRefusal(ctx, q, keySHA256); err != nil {
 			return err
 		}
 		if err := tokenRefusal(ctx, q, claim.Token, now); err != nil {
@@ -258,4 +288,55 @@ func (s *Store) CheckClaim(ctx context.Context, claim *enroll.Claim, holder ca.H
 		return quotaRefusal(ctx, q, claim)
 	})
 	return s.explain("check claim", err)
+}
+
+// isFirst reports whether a claim is of the plain kind, a device's first
+// enrollment, of which nearly all are granted.
+func isFirst(c *enroll.Claim) bool {
+	return c.Device != nil && !c.Device.Supersedes && c.Replaces == ""
+}
+
+// A first is what a first enrollment must find free.
+type first struct {
+	scope  string // of the idempotency key; no row has an empty one
+	key    []byte // SHA-256 of the idempotency key
+	public string // SHA-256 of the public key
+	device string
+	order  string // that must be open and have some left; empty for none
+	token  string // that must have uses left; empty for none
+}
+
+func firstQuestion(c *enroll.Claim, keySHA256 string) first {
+	f := first{key: []byte{}, public: keySHA256, device: c.Device.ID, order: c.Order}
+	if i := c.Idempotency; i != nil {
+		sum := sha256.Sum256([]byte(i.Key))
+		f.scope, f.key = i.Scope, sum[:]
+	}
+	if c.Token != nil {
+		f.token = c.Token.ID
+	}
+	return f
+}
+
+// allFree reports for each of several first enrollments whether nothing that is
+// stored stands against it. Where something may, the refusals say what.
+func (s *Store) allFree(ctx context.Context, questions []first) ([]bool, error) {
+	if p, ok := s.db.(*postgresEngine); ok {
+		return p.allFree(ctx, questions, s.now())
+	}
+	free := make([]bool, len(questions))
+	for i, f := range questions {
+		n, err := value[int64](ctx, s.db, `SELECT CASE WHEN EXISTS (SELECT 1 FROM idempotency WHERE scope = $1 AND key_sha256 = $2)
+				OR EXISTS (SELECT 1 FROM keys WHERE sha256 = $3)
+				OR EXISTS (SELECT 1 FROM devices WHERE id = $4 AND status <> 'registered')
+				OR $5 <> '' AND NOT EXISTS (SELECT 1 FROM work_orders WHERE id = $5 AND state = 'open' AND issued < quantity)
+				OR $6 <> '' AND NOT EXISTS (SELECT 1 FROM enrollment_tokens WHERE id = $6 AND used < uses AND expires_at > $7
+					AND (device_id = '' OR device_id = $4) AND renews = 0)
+			THEN 0 ELSE 1 END`, f.scope, f.key, f.public, f.device, f.order, f.token, micros(s.now()))
+		if err != nil {
+			return nil, err
+		}
+		free[i] = n == 1
+	}
+	return free, nil
 }

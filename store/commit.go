@@ -20,6 +20,7 @@ const (
 type pending struct {
 	ctx   context.Context
 	do    func(ctx context.Context, q tx) error
+	plain *issuance   // a plain first enrollment, that do records; nil for anything else
 	taken atomic.Bool // by the committer, which will commit it, or by its cancelled waiter
 	err   error       // of do, until the outcome is known
 	done  chan error
@@ -48,17 +49,16 @@ func newCommitter(s *Store) *committer {
 
 // write runs do in a durable transaction, together with others.
 func (s *Store) write(ctx context.Context, do func(ctx context.Context, q tx) error) error {
-	return s.writes.submit(ctx, do)[0]
+	return s.writes.submit(ctx, &pending{do: do})[0]
 }
 
 // submit queues changes in their order and returns the error of each once its
 // outcome is known. One that still waits when ctx ends is dropped; one that
 // was taken is waited for.
-func (c *committer) submit(ctx context.Context, dos ...func(ctx context.Context, q tx) error) []error {
-	changes := make([]*pending, len(dos))
-	errs := make([]error, len(dos))
-	for i, do := range dos {
-		changes[i] = &pending{ctx: ctx, do: do, done: make(chan error, 1)}
+func (c *committer) submit(ctx context.Context, changes ...*pending) []error {
+	errs := make([]error, len(changes))
+	for _, w := range changes {
+		w.ctx, w.done = ctx, make(chan error, 1)
 	}
 	if err := c.enqueue(changes); err != nil {
 		for i := range errs {
@@ -166,16 +166,23 @@ func (c *committer) flush(batch []*pending) {
 	}
 }
 
-// transact runs a batch, again when the database says that it lost a race. A
-// single change needs no savepoint: its error is the transaction's.
+// transact runs a batch, again when the database says that it lost a race.
+// First the changes go together, as cheaply as they can, because nearly always
+// all are granted; when one is refused that is undone, and each goes under a
+// savepoint of its own, so that it fails alone. A single change needs none: its
+// error is the transaction's.
 func (c *committer) transact(batch []*pending) error {
 	ctx := context.Background() // what was taken is committed, whoever still waits
+	together := len(batch) > 1
 	var err error
-	for range maxTries {
+	for tries := 0; tries < maxTries; {
 		err = c.store.db.update(ctx, func(q tx) error {
-			if len(batch) == 1 {
+			switch {
+			case len(batch) == 1:
 				batch[0].err = nil
 				return batch[0].do(ctx, q)
+			case together:
+				return c.runTogether(ctx, q, batch)
 			}
 			for _, w := range batch {
 				if err := c.runUnderSavepoint(ctx, q, w); err != nil {
@@ -184,11 +191,40 @@ func (c *committer) transact(batch []*pending) error {
 			}
 			return nil
 		})
-		if err == nil || c.store.db.fault(err) != faultRetry {
+		switch {
+		case errors.Is(err, errNotTogether):
+			together = false
+		case err == nil || c.store.db.fault(err) != faultRetry:
 			return err
+		default:
+			tries++
 		}
 	}
 	return err
+}
+
+// runTogether runs changes without savepoints: errNotTogether when one is
+// refused.
+func (c *committer) runTogether(ctx context.Context, q tx, batch []*pending) error {
+	var plain []*issuance
+	postgres, set := q.(*postgresTx)
+	for _, w := range batch {
+		w.err = nil
+		if set && w.plain != nil {
+			plain = append(plain, w.plain)
+			continue
+		}
+		if err := w.do(ctx, q); err != nil {
+			if c.store.db.fault(err) == faultRetry {
+				return err
+			}
+			return fmt.Errorf("%w: %w", errNotTogether, err)
+		}
+	}
+	if len(plain) == 0 {
+		return nil
+	}
+	return c.store.applyTogether(ctx, postgres.tx, plain)
 }
 
 // runUnderSavepoint runs one change of several and keeps its error with it.

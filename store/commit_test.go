@@ -104,7 +104,7 @@ func TestCommitterUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	s := newFake(&fakeEngine{failing: func(int) error { return &commitError{errors.New("disk I/O error")} }})
 	refuse := func(context.Context, tx) error { return notFound("id", "row", "x") }
-	errs := s.writes.submit(t.Context(), nothing, refuse, nothing)
+	errs := s.writes.submit(t.Context(), &pending{do: nothing}, &pending{do: refuse}, &pending{do: nothing})
 	for i, err := range errs {
 		err = s.explain("test", err)
 		kind := enroll.KindUnavailable
@@ -150,7 +150,7 @@ func TestCommitterRetriesLostRaces(t *testing.T) {
 		}
 		return nil
 	}}
-	for i, err := range newFake(e).writes.submit(t.Context(), nothing, nothing) {
+	for i, err := range newFake(e).writes.submit(t.Context(), &pending{do: nothing}, &pending{do: nothing}) {
 		if err != nil {
 			t.Errorf("change %d: %v", i, err)
 		}
@@ -168,7 +168,7 @@ func TestCommitterBrokenTransaction(t *testing.T) {
 		}
 		return nil
 	}}
-	for i, err := range newFake(e).writes.submit(t.Context(), nothing, nothing, nothing) {
+	for i, err := range newFake(e).writes.submit(t.Context(), &pending{do: nothing}, &pending{do: nothing}, &pending{do: nothing}) {
 		if err != nil {
 			t.Errorf("change %d: %v", i, err)
 		}
@@ -181,11 +181,11 @@ func TestCommitterBrokenTransaction(t *testing.T) {
 func TestCommitterLimits(t *testing.T) {
 	t.Parallel()
 	s := newFake(&fakeEngine{})
-	dos := make([]func(context.Context, tx) error, maxQueued+1)
-	for i := range dos {
-		dos[i] = nothing
+	changes := make([]*pending, maxQueued+1)
+	for i := range changes {
+		changes[i] = &pending{do: nothing}
 	}
-	for _, err := range s.writes.submit(t.Context(), dos...) {
+	for _, err := range s.writes.submit(t.Context(), changes...) {
 		if !errors.Is(err, ca.IsKind(enroll.KindUnavailable)) {
 			t.Fatal(err)
 		}

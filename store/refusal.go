@@ -78,6 +78,19 @@ func publicKeyRefusal(ctx context.Context, q querier, c *enroll.Claim, holder ca
 	return nil
 }
 
+// blockedRefusal explains a key that was revoked as compromised (I8). Every
+// certificate's key has a holder, so a key without one is not blocked.
+func blockedRefusal(ctx context.Context, q querier, keySHA256 string) error {
+	_, err := value[string](ctx, q, blockedKey, keySHA256)
+	switch {
+	case errors.Is(err, errNoRows):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look up blocked key: %w", err)
+	}
+	return ca.Errorf(ca.KindBlockedKey, "csr", "make a new key", "this key was revoked as compromised")
+}
+
 // deviceRefusal explains a device.
 func deviceRefusal(ctx context.Context, q querier, c *enroll.Claim, now time.Time) error {
 	if c.Device == nil {

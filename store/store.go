@@ -35,6 +35,7 @@ type Store struct {
 	clock   func() time.Time
 	onEvent func(enroll.Event) []enroll.Job
 	writes  *committer
+	firsts  group[first]
 }
 
 var _ enroll.Store = (*Store)(nil)
@@ -56,7 +57,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if _, err := s.checkedVersion(ctx, db); err != nil {
 		return nil, errors.Join(s.explain("read the schema version", err), db.close())
 	}
-	s.writes = newCommitter(s)
+	s.writes, s.firsts.ask = newCommitter(s), s.allFree
 	return s, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -126,8 +127,15 @@ func (f webhookFlags) webhook() (*enroll.Webhook, error) {
 	return w, usageErrorOf(w.Check())
 }
 
+// headroomSize is of memory that is never touched, and so takes none: with it
+// the garbage collector runs at 48 MiB above twice what lives, and not at twice
+// the few megabytes that a server needs, which is all the time under load.
+const headroomSize = 24 << 20
+
 // serve runs a server until it is told to stop.
 func serve(cmd *cobra.Command, cfg serveConfig, threshold *slog.LevelVar) error {
+	headroom := make([]byte, headroomSize)
+	defer runtime.KeepAlive(headroom)
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)

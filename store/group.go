@@ -1,0 +1,71 @@
+package store
+
+import (
+	"context"
+	"sync"
+)
+
+// A group answers questions together: at once when nothing is being asked, and
+// all that came meanwhile with the next query. It is safe for concurrent use.
+type group[Q any] struct {
+	ask func(ctx context.Context, questions []Q) ([]bool, error)
+
+	mu      sync.Mutex
+	asking  bool
+	waiting []*question[Q]
+}
+
+// maxAsked is how many questions one query takes.
+const maxAsked = 256
+
+type question[Q any] struct {
+	about  Q
+	answer bool
+	err    error
+	done   chan struct{}
+}
+
+// get returns the answer to one question, as of after it was asked.
+func (g *group[Q]) get(ctx context.Context, about Q) (bool, error) {
+	q := &question[Q]{about: about, done: make(chan struct{})}
+	g.mu.Lock()
+	g.waiting = append(g.waiting, q)
+	if !g.asking {
+		g.asking = true
+		go g.run(context.WithoutCancel(ctx))
+	}
+	g.mu.Unlock()
+	select {
+	case <-q.done:
+		return q.answer, q.err
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+// run asks until nothing waits.
+func (g *group[Q]) run(ctx context.Context) {
+	for {
+		g.mu.Lock()
+		n := min(len(g.waiting), maxAsked)
+		batch := g.waiting[:n:n]
+		g.waiting = g.waiting[n:]
+		if n == 0 {
+			g.asking, g.waiting = false, nil
+			g.mu.Unlock()
+			return
+		}
+		g.mu.Unlock()
+		about := make([]Q, n)
+		for i, q := range batch {
+			about[i] = q.about
+		}
+		answers, err := g.ask(ctx, about)
+		for i, q := range batch {
+			if q.err = err; err == nil {
+				q.answer = answers[i]
+			}
+			close(q.done)
+		}
+	}
+}
