@@ -54,7 +54,7 @@ renewed, and an issuer's key that could not be used is tried again. SIGTERM stop
 				return usageError(fmt.Errorf("--log-level %q", level), "one of debug, info, warn, error")
 			}
 			cfg.publicHosts, cfg.certifyBrokers = splitList(hosts), true
-			if err := cfg.requireSecondFactor(secondFactor); err != nil {
+			if err := cfg.checkSettings(secondFactor); err != nil {
 				return err
 			}
 			webhook, err := hook.webhook()
@@ -87,14 +87,18 @@ renewed, and an issuer's key that could not be used is tried again. SIGTERM stop
 	f.DurationVar(&cfg.sessionIdle, "session-idle", enroll.DefaultSessionIdle, "after how long without a request a session of the dashboard ends")
 	f.DurationVar(&cfg.sessionLife, "session-life", enroll.DefaultSessionLife, "after how long it ends anyway")
 	f.StringSliceVar(&secondFactor, "second-factor", nil, "roles whose users must set up a second factor, such as admin,security")
+	f.IntVar(&cfg.inFlight, "in-flight", 512, "requests that a listener works on at the same time; more are told to come again (503)")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
 
-// requireSecondFactor checks the settings of sessions.
-func (cfg *serveConfig) requireSecondFactor(roles []string) error {
+// checkSettings checks the settings of sessions, verifications and load.
+func (cfg *serveConfig) checkSettings(roles []string) error {
 	if cfg.verifyEvery < 0 || cfg.verifyEvery > 0 && cfg.verifyEvery < minVerifyEvery || cfg.verifyAtOnce <= 0 || cfg.verifyKeep <= 0 {
 		return usageError(fmt.Errorf("--verify-every must be 0 or %v and more, --verify-connections and --verify-keep above zero", minVerifyEvery), "for example --verify-every 15m --verify-connections 512 --verify-keep 720h")
+	}
+	if cfg.inFlight <= 0 {
+		return usageError(errors.New("--in-flight must be above zero"), "512 is the default")
 	}
 	if cfg.sessionIdle <= 0 || cfg.sessionLife <= 0 {
 		return usageError(errors.New("--session-idle and --session-life must be above zero"), "for example --session-idle 30m --session-life 12h")

@@ -60,6 +60,7 @@ type serveConfig struct {
 	sessionIdle    time.Duration // of the dashboard; see enroll.Config
 	sessionLife    time.Duration
 	secondFactor   []enroll.Role // roles whose users must have one
+	inFlight       int           // requests that a listener works on at the same time; see api.Config
 	// wrapDriver stands between the service and each broker; nil for nothing.
 	wrapDriver func(brokers.Driver) brokers.Driver
 	// onEvent is told of every audit event just before the transaction that
@@ -294,7 +295,7 @@ func (s *server) serve(ctx context.Context) error {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(&fleetCollector{service: s.service, log: s.cfg.log})
 	site := web.New(web.Config{Service: s.service, APIURL: s.url("people"), StatusURL: s.url("status"), Log: s.cfg.log})
-	s.api = api.New(api.Config{Service: s.service, Pages: site.Handler(), Registry: registry, Log: s.cfg.log})
+	s.api = api.New(api.Config{Service: s.service, Pages: site.Handler(), Registry: registry, Log: s.cfg.log, InFlight: s.cfg.inFlight})
 	s.start("people", s.api.People(), &tls.Config{GetCertificate: s.identity.certificate, MinVersion: tls.VersionTLS12})
 	s.start("machines", s.api.Machines(), &tls.Config{GetCertificate: s.identity.certificate, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert})
 	s.start("status", s.api.Status(), nil)
