@@ -76,6 +76,59 @@ var commitTests = []test{
 			f.Fatalf("%d events for 20 enrollments", n)
 		}
 	}},
+	{"I1 what is recorded together reads back as what is recorded alone", func(f *fixture) {
+		f.order("o1", 100)
+		item := func(device string, n int) ca.Issuance {
+			token := fmt.Sprint("token of ", device)
+			f.token(enroll.EnrollmentToken{ID: token, WorkOrder: "o1", Uses: 2})
+			i := f.spending(device, token)
+			c := claimOf(i)
+			c.Order, c.Device.Group, c.Device.Attributes = "o1", "line 4", map[string]string{"n": fmt.Sprint(n)}
+			c.Idempotency = &enroll.Idempotency{Scope: "s", Key: device, RequestHash: sum(device)}
+			if n%2 == 0 { // its registration is kept where the claim says nothing
+				c.Device.Group = ""
+				f.must(f.store.CreateDevice(f.ctx, enroll.Device{ID: device, Status: enroll.DeviceRegistered, Group: "kept", CreatedAt: f.now}, f.change("device.register", "device:"+device)))
+			}
+			return i
+		}
+		var alone, together []ca.Issuance
+		for n := range 6 {
+			alone, together = append(alone, item(fmt.Sprint("a", n), n)), append(together, item(fmt.Sprint("t", n), n))
+		}
+		for _, i := range alone {
+			f.must(f.commit(i))
+		}
+		f.must(errors.Join(f.store.Commit(f.ctx, together)...))
+		for n, i := range together {
+			one, two := alone[n], i
+			got, err := f.store.Certificate(f.ctx, two.Certificate.SerialNumber)
+			f.must(err)
+			if !reflect.DeepEqual(got, &two.Certificate) {
+				f.Fatalf("got  %+v\nwant %+v", got, &two.Certificate)
+			}
+			a, err := f.store.Device(f.ctx, one.Certificate.Holder.ID)
+			f.must(err)
+			b, err := f.store.Device(f.ctx, two.Certificate.Holder.ID)
+			f.must(err)
+			if a.Status != b.Status || a.Group != b.Group || !reflect.DeepEqual(a.Attributes, b.Attributes) || a.WorkOrder != b.WorkOrder ||
+				a.TrustGeneration != b.TrustGeneration || len(b.Certificates) != 1 || b.LastSeenAt == nil || b.CreatedAt.IsZero() {
+				f.Fatalf("alone    %+v\ntogether %+v", a, b)
+			}
+			f.wantReplay(f.replayed(claimOf(two).Idempotency), two.Certificate.SerialNumber)
+			replay, err := f.store.TokenReplay(f.ctx, claimOf(two).Token)
+			f.must(err)
+			f.wantReplay(replay, two.Certificate.SerialNumber)
+			if used := f.tokenUsed(claimOf(two).Token.ID); used != 1 {
+				f.Fatalf("the token was used %d times", used)
+			}
+			f.sameJSON(f.events(enroll.EventFilter{Subject: "device:" + two.Certificate.Holder.ID, Action: "device.enroll"}), []enroll.Event{utc(claimOf(two).Event)})
+		}
+		o, err := f.store.WorkOrder(f.ctx, "o1")
+		f.must(err)
+		if o.Issued != 12 {
+			f.Fatalf("the order counts %d of 12", o.Issued)
+		}
+	}},
 	{"I6 two items of one batch cannot both take the same", func(f *fixture) {
 		errs := f.store.Commit(f.ctx, []ca.Issuance{f.enrollment("d1"), f.enrollment("d1")})
 		f.must(errs[0])
