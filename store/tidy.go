@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/fleetca/fleetca/enroll"
@@ -68,10 +69,14 @@ func (s *Store) tidyTokens(ctx context.Context, done enroll.Tidied, now, long ti
 	return done, s.explain("delete old enrollment tokens", err)
 }
 
-// Each deletes a chunk of what expired before $1.
-const (
-	tidySessions = `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)`
-	tidyFailures = `DELETE FROM login_failures WHERE subject IN (SELECT subject FROM login_failures WHERE forget_at <= $1 ORDER BY forget_at LIMIT $2)`
+// tidyFew is how many rows each statement below deletes of what expired before
+// $1. The limit stands in the text: PostgreSQL would plan an unknown one for a
+// tenth of the table, and a large one by reading it whole.
+const tidyFew = 100
+
+var (
+	tidySessions = fmt.Sprintf(`DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT %d)`, tidyFew)
+	tidyFailures = fmt.Sprintf(`DELETE FROM login_failures WHERE subject IN (SELECT subject FROM login_failures WHERE forget_at <= $1 ORDER BY forget_at LIMIT %d)`, tidyFew)
 )
 
 // tidyRows runs a statement that deletes a chunk until it finds none.
@@ -79,10 +84,10 @@ func (s *Store) tidyRows(ctx context.Context, text string, expired time.Time) (a
 	for {
 		var n int64
 		err := s.write(ctx, func(ctx context.Context, q tx) (err error) {
-			n, err = q.exec(ctx, text, micros(expired), int64(tidyChunk))
+			n, err = q.exec(ctx, text, micros(expired))
 			return err
 		})
-		if all += n; err != nil || n < tidyChunk {
+		if all += n; err != nil || n < tidyFew {
 			return all, err
 		}
 	}

@@ -12,8 +12,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -131,14 +133,25 @@ func newTestServerOn(t *testing.T, database string, args ...string) *testServer 
 	return s
 }
 
+// ports are the next ports to try: below those that connections and listeners
+// on any port get, so that nobody takes one between two looks, and elsewhere in
+// every process.
+var ports atomic.Int64
+
+func init() { ports.Store(int64(10_000 + os.Getpid()%200*100)) }
+
+// freePort returns a loopback address that nobody listens on.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.FormatInt(ports.Add(1), 10)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 // start starts the server, and returns when /readyz answers 200.
