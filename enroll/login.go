@@ -83,7 +83,6 @@ type LoginRequest struct {
 // there is none yet. from names the address that the request came from; empty
 // for none.
 //
-
 // The attempt is counted before the password is looked at, and taken back when
 // it was right: however many are made at once, at one replica or at several,
 // no more than the limit get to the comparison. An unknown name, a disabled

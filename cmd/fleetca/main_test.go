@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -68,7 +69,7 @@ func fleetca(t *testing.T, args ...string) (stdout, stderr string, code int) {
 
 // asksForSecret reports whether a command line prints a secret as its answer.
 func asksForSecret(args []string) bool {
-	return len(args) > 1 && args[1] == "token" && args[0] == "user" || len(args) > 1 && args[0] == "token" && args[1] == "create" || args[0] == "demo"
+	return slices.Contains([]string{"user token", "token create", "device renewal-link"}, strings.Join(args[:min(2, len(args))], " ")) || args[0] == "demo"
 }
 
 // mustRun runs a command line that must succeed, and returns its output.

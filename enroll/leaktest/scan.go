@@ -35,7 +35,7 @@ func (l Leak) String() string { return fmt.Sprintf("%s: %s shows: %s", l.File, l
 
 // asked are the commands that print a secret because they were asked for it:
 // what they print on their standard output in a script's log is no leak.
-var asked = regexp.MustCompile(`(?ms)^\s*> exec fleetca (user token|token create)\b[^\n]*\n\s*\[stdout\]\n.*?^\s*(> |\[stderr\])`)
+var asked = regexp.MustCompile(`(?ms)^\s*> exec fleetca (user token|token create|device renewal-link)\b[^\n]*\n\s*\[stdout\]\n.*?^\s*(> |\[stderr\])`)
 
 // innocent is what a database's URL shows in place of a password.
 var innocent = regexp.MustCompile(`:x+@$`)
