@@ -146,5 +146,5 @@ func getEvent(v *visit) (answer, error) {
 	canonical := e.Canonical()
 	hash := enroll.LeafHash(canonical)
 	return page{name: "event", title: "Event", data: eventPage{
-		Event: e, Page: subjectPage(e.Subject), Canonical: string(canonical), LeafHash: hex.EncodeToString(hash[:])}}, nil
+		Event: e, Page: v.pageOf(e.Subject), Canonical: string(canonical), LeafHash: hex.EncodeToString(hash[:])}}, nil
 }

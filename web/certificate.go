@@ -33,7 +33,7 @@ func getCertificate(v *visit) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := certificatePage{Certificate: cert, State: cert.StatusAt(v.site.now()), HolderURL: subjectPage(cert.Holder.String()),
+	p := certificatePage{Certificate: cert, State: cert.StatusAt(v.site.now()), HolderURL: v.pageOf(cert.Holder.String()),
 		Revocable: revocable(cert)}
 	if p.Chain, err = v.chainOf(cert); err != nil {
 		return nil, err
@@ -127,7 +127,7 @@ func certificateRevokeAnswer(v *visit, request enroll.RevokeRequest, r *refusal)
 		return nil, err
 	}
 	return page{name: "certificate-revoke", title: "Revoke certificate " + shorten(cert.SerialNumber), data: certificateRevokePage{
-		Certificate: cert, HolderURL: subjectPage(cert.Holder.String()), Revocable: revocable(cert), Reasons: reasonChoices, Request: request, Error: r,
+		Certificate: cert, HolderURL: v.pageOf(cert.Holder.String()), Revocable: revocable(cert), Reasons: reasonChoices, Request: request, Error: r,
 		Command: v.site.command(certificateURL(cert.SerialNumber, "revocation"), request, "cert", "revoke", string(cert.SerialNumber), "--reason", request.Reason),
 	}}, nil
 }

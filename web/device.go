@@ -168,7 +168,7 @@ func (v *visit) showTimeline(p *devicePage) error {
 		return err
 	}
 	for _, e := range events {
-		p.Events = append(p.Events, showEvent(e))
+		p.Events = append(p.Events, v.showEvent(e))
 	}
 	if next != "" {
 		p.Older = listURL(deviceURL(p.ID), "events", next) + "#timeline"

@@ -17,8 +17,8 @@ type shownEvent struct {
 	Facts string // its detail, in one line
 }
 
-func showEvent(e *enroll.Event) shownEvent {
-	return shownEvent{Event: e, Page: subjectPage(e.Subject), Facts: factsOf(e.Detail)}
+func (v *visit) showEvent(e *enroll.Event) shownEvent {
+	return shownEvent{Event: e, Page: v.pageOf(e.Subject), Facts: factsOf(e.Detail)}
 }
 
 // factShown is how many characters of a fact stand in a line.

@@ -36,36 +36,45 @@ type button struct {
 	Post  bool // it does what it says; otherwise it opens a page
 }
 
-// pagesOf says at what page the subjects of each kind are.
-var pagesOf = map[string]string{
-	"broker": "/brokers/", "revocation": "/revocations/", "rotation": "/rotations/", "work-order": "/work-orders/", "device": "/devices/",
-	"certificate": "/certificates/", "user": "/access", "token": "/access/tokens", "issuer": "/authority", "bulk": "/bulk/",
+// pagesOf says at what page the subjects of each kind are, and who may see it.
+var pagesOf = map[string]struct {
+	path       string
+	permission enroll.Permission
+}{
+	"broker": {"/brokers/", enroll.MayLook}, "device": {"/devices/", enroll.MayLook}, "certificate": {"/certificates/", enroll.MayLook},
+	"revocation": {"/revocations/", enroll.MayLook}, "bulk": {"/bulk/", enroll.MayLook}, "issuer": {"/authority", enroll.MayLook},
+	"rotation": {"/rotations/", enroll.MaySeeRotations}, "work-order": {"/work-orders/", enroll.MaySeeOrders},
+	"user": {"/access", enroll.MayAdminister}, "token": {"/access/tokens", enroll.MayAdminister},
 }
 
-// subjectPage returns the page about KIND:ID; empty for none.
-func subjectPage(subject string) string {
+// pageOf returns the page about KIND:ID; empty for none that the visitor may
+// see.
+func (v *visit) pageOf(subject string) string {
 	kind, id, _ := strings.Cut(subject, ":")
-	base, known := pagesOf[kind]
-	if known && strings.HasSuffix(base, "/") {
-		return base + url.PathEscape(id)
+	page, known := pagesOf[kind]
+	switch {
+	case !known || !v.may(page.permission):
+		return ""
+	case strings.HasSuffix(page.path, "/"):
+		return page.path + url.PathEscape(id)
 	}
-	return base
+	return page.path
 }
 
 // buttons says what each action of an attention is.
 var buttons = map[enroll.AttentionAction]struct {
 	label      string
 	permission enroll.Permission
-	path       func(a enroll.Attention) string
+	path       func(page string, a enroll.Attention) string
 	post       bool
 }{
-	enroll.ActionVerify:         {"Verify now", enroll.MayVerify, func(a enroll.Attention) string { return subjectPage(a.Subject) + "/verifications" }, true},
-	enroll.ActionRotate:         {"Rotate…", enroll.MayRunBrokers, func(a enroll.Attention) string { return subjectPage(a.Subject) + "/rotate" }, false},
-	enroll.ActionOpenRevocation: {"See the steps", enroll.MayLook, func(a enroll.Attention) string { return subjectPage(a.Subject) }, false},
-	enroll.ActionRaiseQuota:     {"Raise or close…", enroll.MayRegister, func(a enroll.Attention) string { return subjectPage(a.Subject) }, false},
-	enroll.ActionOpenIssuer:     {"Look at it", enroll.MayLook, func(enroll.Attention) string { return "/authority" }, false},
-	enroll.ActionSignRootCRL:    {"How to", enroll.MayLook, func(enroll.Attention) string { return "/authority#root-crl" }, false},
-	enroll.ActionListDevices:    {"List them", enroll.MayLook, func(a enroll.Attention) string { return "/devices?q=" + url.QueryEscape(a.Query) }, false},
+	enroll.ActionVerify:         {"Verify now", enroll.MayVerify, func(page string, _ enroll.Attention) string { return page + "/verifications" }, true},
+	enroll.ActionRotate:         {"Rotate…", enroll.MayRunBrokers, func(page string, _ enroll.Attention) string { return page + "/rotate" }, false},
+	enroll.ActionOpenRevocation: {"See the steps", enroll.MayLook, func(page string, _ enroll.Attention) string { return page }, false},
+	enroll.ActionRaiseQuota:     {"Raise or close…", enroll.MayRegister, func(page string, _ enroll.Attention) string { return page }, false},
+	enroll.ActionOpenIssuer:     {"Look at it", enroll.MayLook, func(string, enroll.Attention) string { return "/authority" }, false},
+	enroll.ActionSignRootCRL:    {"How to", enroll.MayLook, func(string, enroll.Attention) string { return "/authority#root-crl" }, false},
+	enroll.ActionListDevices:    {"List them", enroll.MayLook, func(_ string, a enroll.Attention) string { return "/devices?q=" + url.QueryEscape(a.Query) }, false},
 }
 
 func getNow(v *visit) (answer, error) {
@@ -83,10 +92,10 @@ func getNow(v *visit) (answer, error) {
 		Brokers: []enroll.BrokerStatus{enroll.BrokerVerified, enroll.BrokerFailing, enroll.BrokerRegistered},
 	}
 	for _, a := range found.Items {
-		item := nowItem{Attention: a, Page: subjectPage(a.Subject)}
+		item := nowItem{Attention: a, Page: v.pageOf(a.Subject)}
 		item.Kind, item.Name, _ = strings.Cut(a.Subject, ":")
 		if b, known := buttons[a.Action]; known && v.may(b.permission) {
-			item.Button = button{Label: b.label, URL: b.path(a), Post: b.post}
+			item.Button = button{Label: b.label, URL: b.path(item.Page, a), Post: b.post}
 		}
 		p.Items = append(p.Items, item)
 	}

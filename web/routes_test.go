@@ -60,3 +60,42 @@ func TestEveryRouteByEveryRole(t *testing.T) {
 		}
 	}
 }
+
+// Nothing that a page leads to is refused: what a role may not see, it is not
+// shown the way to.
+func TestNoLinkIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.broker("hall")
+	_, err := s.service.CreateWorkOrder(s.ctx, admin(), enroll.NewWorkOrder{ID: "WO-1", Product: "sensor", Quantity: 2})
+	s.must(err)
+	s.enrollFor("sensor-1", "WO-1")
+	s.enrollFor("sensor-2", "WO-1")
+	_, err = s.service.VerifyBroker(s.ctx, admin(), "hall", false)
+	s.must(err)
+	_, err = s.service.RotateBroker(s.ctx, admin(), "hall", true)
+	s.must(err)
+	_, err = s.service.RevokeDevice(s.ctx, admin(), "sensor-2", enroll.RevokeRequest{Reason: "keyCompromise"})
+	s.must(err)
+	for _, role := range enroll.Roles() {
+		v := s.as(role)
+		seen, next := map[string]bool{"/": true}, []string{"/"}
+		for len(next) > 0 && len(seen) < 150 {
+			path := next[0]
+			next = next[1:]
+			p := v.get(path)
+			if p.status != http.StatusOK {
+				t.Errorf("%s is led to %s, which answers %d", role, path, p.status)
+			}
+			p.Find("a[href^='/']").Each(func(_ int, a *selection) {
+				if to := a.AttrOr("href", ""); !seen[to] {
+					seen[to] = true
+					next = append(next, to)
+				}
+			})
+		}
+		if len(seen) < 15 {
+			t.Errorf("%s was led to %d pages", role, len(seen))
+		}
+	}
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"flag"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,18 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/web/browsertest"
 )
+
+// screenshots makes TestDashboardStory write the README's pictures anew:
+// go test ./cmd/fleetca -run TestDashboardStory -screenshots
+var screenshots = flag.Bool("screenshots", false, "write web/screenshots")
+
+// picture takes one of them.
+func picture(b *browsertest.Browser, name string) {
+	b.Helper()
+	if *screenshots {
+		b.Screenshot(filepath.Join("..", "..", "web", "screenshots", name+".png"))
+	}
+}
 
 const dashboardPassword = "correct horse battery"
 
@@ -69,6 +82,7 @@ func TestDashboardStory(t *testing.T) {
 		t.Error("the page was loaded again")
 	}
 	b.Axe()
+	picture(b, "revocation")
 
 	// The world agrees with the page.
 	if out, err := f.publish(t, "dev-1", "refused"); err == nil {
@@ -89,6 +103,12 @@ func TestDashboardStory(t *testing.T) {
 	b.Open("/devices/dev-1")
 	b.WaitFor("[data-part=device-title]", "revoked")
 	b.WaitFor("[data-part=device-timeline]", "user:sam")
+	b.Open("/devices")
+	b.WaitFor("main", "dev-2")
+	picture(b, "devices")
+	b.Open("/brokers/mosq")
+	b.WaitFor("[data-part=verification]", "Publish and subscribe")
+	picture(b, "broker")
 }
 
 // TestDashboardCommands: what a device's page shows as the equivalents of its

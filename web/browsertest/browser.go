@@ -217,7 +217,7 @@ func (b *Browser) Screenshot(file string) {
 	b.Helper()
 	var png []byte
 	b.Do(chromedp.FullScreenshot(&png, 100))
-	if err := os.WriteFile(file, png, 0o600); err != nil {
+	if err := os.WriteFile(file, png, 0o644); err != nil {
 		b.Fatal(err)
 	}
 }
