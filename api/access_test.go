@@ -70,6 +70,7 @@ var access = map[string]string{
 	"GET /certificates/{serial}":                     "AOFSU -----",
 	"POST /certificates/{serial}/revocation":         "A--S- -----",
 	"GET /issuers":                                   "AOFSU -----",
+	"POST /issuers/{id}/crl-shards":                  "A---- -----",
 	"GET /profiles":                                  "AOFSU -----",
 	"GET /crls":                                      "AOFSU -----",
 	"GET /trust-bundle":                              "AOFSU NTDBG",

@@ -98,7 +98,7 @@ func New(cfg Config) *API {
 		document: sync.OnceValue(OpenAPI),
 	}
 	a.stopping, a.stop = context.WithCancel(context.Background())
-	cfg.Registry.MustRegister(&crlCollector{crls: cfg.Service.CRLs, now: cfg.Now, log: cfg.Log})
+	cfg.Registry.MustRegister(&crlCollector{crls: cfg.Service.CRLs, now: cfg.Now, log: cfg.Log}, &ocspCollector{service: cfg.Service})
 	return a
 }
 
@@ -137,21 +137,23 @@ func (a *API) rest(listener string, machines bool) http.Handler {
 	return m
 }
 
-// Status returns the handler of the plain HTTP listener: CRLs and issuer
+// Status returns the handler of the plain HTTP listener: OCSP, CRLs and issuer
 // certificates at the URLs that certificates carry, the trust bundle, health
 // and metrics.
 func (a *API) Status() http.Handler {
 	m := a.router("status")
 	for pattern, h := range map[string]http.HandlerFunc{
-		"/crl/{file}":       a.getCRL,
-		"/issuers/{file}":   a.getIssuerCertificate,
-		"/trust-bundle.pem": a.getTrustBundlePEM,
-		"/metrics":          a.getMetrics,
+		"/crl/{file}":          a.getCRL,
+		"/crl/{issuer}/{file}": a.getCRL,
+		ocspPath:               a.getOCSPUsage,
+		"/issuers/{file}":      a.getIssuerCertificate,
+		"/trust-bundle.pem":    a.getTrustBundlePEM,
+		"/metrics":             a.getMetrics,
 	} {
 		m.Get(pattern, h)
 		m.Head(pattern, h)
 	}
-	return m
+	return a.withOCSP(m)
 }
 
 // router returns a router with what all listeners have: the middleware,

@@ -35,16 +35,24 @@ func (a *API) listIssuers(x *exchange) ([]enroll.IssuerView, string, error) {
 	return pageOf(all, x.page, func(i enroll.IssuerView) string { return i.ID })
 }
 
+func (a *API) postCRLShards(x *exchange, in enroll.ShardsRequest) (*enroll.IssuerView, error) {
+	return a.service.SetCRLShards(x.ctx(), x.call(), x.param("id"), in)
+}
+
 func (a *API) listProfiles(x *exchange) ([]ca.Profile, string, error) {
 	return pageOf(a.service.Profiles(), x.page, func(p ca.Profile) string { return p.Name })
 }
 
 func (a *API) listCRLs(x *exchange) ([]*ca.CRL, string, error) {
-	all, err := a.service.CRLs(x.ctx())
+	published, err := a.service.CRLs(x.ctx())
 	if err != nil {
 		return nil, "", err
 	}
-	return pageOf(all, x.page, func(c *ca.CRL) string { return c.IssuerID })
+	all := make([]*ca.CRL, len(published))
+	for i, crl := range published {
+		all[i] = crl.CRL
+	}
+	return pageOf(all, x.page, func(c *ca.CRL) string { return c.Scope().String() })
 }
 
 func (a *API) getTrustBundle(x *exchange) (*enroll.TrustBundle, error) {

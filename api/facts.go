@@ -73,6 +73,8 @@ var facts = map[string]schema{
 	"*.names":                      {"examples": [][]string{{"mqtt.example", "192.0.2.1"}}},
 	"NewBroker.names":              {"type": []string{"array", "null"}, "description": "DNS names and IP addresses of its certificate, the URL's host among them; that host alone when missing", "maxItems": 100, "examples": [][]string{{"mqtt.example"}}},
 	"Issuer.crlDistributionPoints": {"examples": [][]string{{"http://ca.example/crl/devices.crl"}}},
+	"ShardsRequest.shards":         {"minimum": 1, "maximum": 1024},
+	"Issuer.ocsp":                  {"examples": []string{"http://ca.example/ocsp"}},
 	"Profile.extendedKeyUsages":    {"items": schema{"type": "string", "enum": []string{"clientAuth", "serverAuth"}}},
 	"Profile.validity":             {"pattern": durationPattern, "examples": []string{"8760h0m0s"}},
 	"Profile.backdate":             {"pattern": durationPattern, "examples": []string{"1h0m0s"}},

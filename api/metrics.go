@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +22,7 @@ type metrics struct {
 	issuances     *prometheus.CounterVec   // operation, result
 	revocations   *prometheus.CounterVec   // of, result
 	verifications *prometheus.CounterVec   // verdict
+	ocsp          map[ca.OCSPStatus]prometheus.Counter
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -40,6 +42,11 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}, []string{"listener", "route", "method"}),
 	}
 	registry.MustRegister(m.durations)
+	ocsp := counter("ocsp_answers_total", "OCSP requests answered, by what the answer says of the certificate, or why it says nothing.", "status")
+	m.ocsp = map[ca.OCSPStatus]prometheus.Counter{}
+	for _, status := range ca.OCSPStatuses() {
+		m.ocsp[status] = ocsp.WithLabelValues(string(status))
+	}
 	return m
 }
 
@@ -77,13 +84,13 @@ const scrapeTimeout = 5 * time.Second
 
 // A crlCollector shows each issuer's newest CRL as it is when scraped.
 type crlCollector struct {
-	crls func(context.Context) ([]*ca.CRL, error)
+	crls func(context.Context) ([]*enroll.PublishedCRL, error)
 	now  func() time.Time
 	log  *slog.Logger
 }
 
 func crlDesc(name, help string) *prometheus.Desc {
-	return prometheus.NewDesc("fleetca_crl_"+name, help, []string{"issuer"}, nil)
+	return prometheus.NewDesc("fleetca_crl_"+name, help, []string{"issuer", "shard"}, nil)
 }
 
 var (
@@ -116,9 +123,40 @@ func (c *crlCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(crlReadable, 1)
 	for _, crl := range crls {
-		gauge(crlAge, c.now().Sub(crl.ThisUpdate).Seconds(), crl.IssuerID)
-		gauge(crlNextUpdate, float64(crl.NextUpdate.Unix()), crl.IssuerID)
-		gauge(crlNumber, float64(crl.Number), crl.IssuerID)
-		gauge(crlEntries, float64(crl.Entries), crl.IssuerID)
+		shard := strconv.Itoa(crl.Shard)
+		gauge(crlAge, c.now().Sub(crl.ThisUpdate).Seconds(), crl.IssuerID, shard)
+		gauge(crlNextUpdate, float64(crl.NextUpdate.Unix()), crl.IssuerID, shard)
+		gauge(crlNumber, float64(crl.Number), crl.IssuerID, shard)
+		gauge(crlEntries, float64(crl.Entries), crl.IssuerID, shard)
+	}
+}
+
+// An ocspCollector shows the OCSP responder as it is when scraped.
+type ocspCollector struct{ service *enroll.Service }
+
+var (
+	ocspCached   = prometheus.NewDesc("fleetca_ocsp_cached_answers", "OCSP answers that are kept signed.", nil, nil)
+	ocspNotAfter = prometheus.NewDesc("fleetca_ocsp_certificate_not_after_timestamp_seconds", "notAfter of the OCSP responder's certificate of an issuer, once it was asked about that.", []string{"issuer"}, nil)
+	statusLooked = prometheus.NewDesc("fleetca_status_refreshed_timestamp_seconds", "When what CRLs and OCSP answers are served from was last held against the database.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c *ocspCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{ocspCached, ocspNotAfter, statusLooked} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *ocspCollector) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(ocspCached, float64(c.service.OCSPCached()))
+	for issuer, cert := range c.service.OCSPCertificates() {
+		gauge(ocspNotAfter, float64(cert.NotAfter.Unix()), issuer)
+	}
+	if at := c.service.StatusRefreshed(); !at.IsZero() {
+		gauge(statusLooked, float64(at.Unix()))
 	}
 }

@@ -176,6 +176,9 @@ func ledgerRoutes() []Route {
 
 		{Name: "listIssuers", Method: get, Pattern: "/issuers", Rule: everyone,
 			Doc: "Lists issuers.", endpoint: lists((*API).listIssuers)},
+		{Name: "setCRLShards", Method: post, Pattern: "/issuers/{id}/crl-shards", Rule: may(enroll.MayAdminister),
+			Kinds: []ca.Kind{ca.KindIssuerInactive},
+			Doc:   "Spreads an issuer's new certificates over a number of CRLs. Those of before stay on the CRL that they name.", endpoint: takes((*API).postCRLShards)},
 		{Name: "listProfiles", Method: get, Pattern: "/profiles", Rule: everyone,
 			Doc: "Lists the profiles of certificates.", endpoint: lists((*API).listProfiles)},
 		{Name: "listCRLs", Method: get, Pattern: "/crls", Rule: everyone,

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"net/http"
 	"strings"
@@ -20,9 +19,12 @@ import (
 const statusMaxAge = time.Minute
 
 // getCRL answers /crl/ISSUER.crl (DER, RFC 5280, 4.2.1.13), /crl/ISSUER.pem,
-// and /crl/bundle.pem, the CRLs of all issuers.
+// /crl/ISSUER/SHARD.crl and .pem, and /crl/bundle.pem, the CRLs of all issuers.
 func (a *API) getCRL(w http.ResponseWriter, r *http.Request) {
 	file := chi.URLParam(r, "file")
+	if issuer := chi.URLParam(r, "issuer"); issuer != "" {
+		file = issuer + "/" + file
+	}
 	var err error
 	if file == "bundle.pem" {
 		err = a.serveCRLBundle(w, r)
@@ -45,12 +47,9 @@ func (a *API) serveCRL(w http.ResponseWriter, r *http.Request, issuer string, as
 	if err != nil {
 		return err
 	}
-	// Without Last-Modified: thisUpdate lies before the publication, and two CRLs
-	// may share it. The ETag tells them apart.
-	f := statusFile{mediaType: "application/pkix-crl", body: crl.DER, expires: crl.NextUpdate}
+	f := statusFile{mediaType: "application/pkix-crl", body: crl.DER, expires: crl.NextUpdate, etag: crl.ETag, published: crl.SavedAt}
 	if asPEM {
-		f.mediaType = "application/x-pem-file"
-		f.body = pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: crl.DER})
+		f.mediaType, f.body = "application/x-pem-file", crl.PEM()
 	}
 	return a.serveStatus(w, r, f)
 }
@@ -112,7 +111,9 @@ type statusFile struct {
 	mediaType string
 	body      []byte
 	modified  time.Time // zero for unknown
+	published time.Time // said, but not answered by: two CRLs may have one second, and the ETag tells them apart
 	expires   time.Time // not served from then on; zero for never
+	etag      string    // quoted; empty for one of the body
 }
 
 // serveStatus answers with f, or 304 when the client has it (RFC 9110, 13). A
@@ -127,11 +128,17 @@ func (a *API) serveStatus(w http.ResponseWriter, r *http.Request, f statusFile) 
 		}
 		maxAge = min(maxAge, left)
 	}
-	sum := sha256.Sum256(f.body)
+	if f.etag == "" {
+		sum := sha256.Sum256(f.body)
+		f.etag = `"` + hex.EncodeToString(sum[:16]) + `"`
+	}
 	h := w.Header()
 	h.Set("Content-Type", f.mediaType)
-	h.Set("ETag", `"`+hex.EncodeToString(sum[:16])+`"`)
+	h.Set("ETag", f.etag)
 	h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d, must-revalidate", int64(maxAge/time.Second)))
+	if !f.published.IsZero() {
+		h.Set("Last-Modified", f.published.UTC().Format(http.TimeFormat))
+	}
 	http.ServeContent(w, r, "", f.modified, bytes.NewReader(f.body))
 	return nil
 }

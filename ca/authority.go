@@ -6,6 +6,8 @@ import (
 	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"maps"
@@ -28,8 +30,7 @@ const clockTolerance = 5 * time.Second
 type Ledger interface {
 	Recorder
 	CRLStore
-	// Certificate returns a recorded certificate, or an Error of KindNotFound.
-	Certificate(ctx context.Context, serial SerialNumber) (*Certificate, error)
+	StatusStore
 }
 
 // Config says what an Authority works with.
@@ -50,6 +51,8 @@ type Authority struct {
 	roots []*x509.Certificate
 	own   map[string]bool // SHA-256 of the keys of all issuers
 	clock atomic.Int64    // newest time seen, Unix nanoseconds
+
+	publishers sync.Map // *publisher by CRLScope
 
 	mu       sync.RWMutex
 	issuers  map[string]*signer
@@ -154,6 +157,8 @@ func (a *Authority) RetryKeys(ctx context.Context) {
 // from the certification request (I9).
 type Order struct {
 	Profile    string
+	IssuerID   string // who signs; empty for the profile's newest active issuer
+	Shard      *int   // of the issuer's CRLs; nil for one by the serial number
 	Holder     Holder
 	CommonName string
 	DNSNames   []string
@@ -181,15 +186,17 @@ func (a *Authority) Issue(ctx context.Context, o Order) (*Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := a.activeFor(profile.Purpose, now)
+	s, err := a.signerFor(profile, o, now)
 	if err != nil {
 		return nil, err
 	}
-	cert, err := s.sign(profile, o, now)
+	serial := NewSerialNumber()
+	shard := s.shardOf(o, serial)
+	cert, err := s.sign(profile, o, serial, shard, now)
 	if err != nil {
 		return nil, err
 	}
-	record := recordOf(s, profile, o, cert)
+	record := recordOf(s, profile, o, shard, cert)
 	claim := o.Claim(record)
 	record.DER = cert.Raw
 	if err := a.cfg.Ledger.Commit(ctx, []Issuance{{Certificate: record, Claim: claim}})[0]; err != nil {
@@ -235,6 +242,36 @@ func (a *Authority) now() (time.Time, error) {
 	return now, nil
 }
 
+// signerFor returns the issuer that signs an order.
+func (a *Authority) signerFor(p *Profile, o Order, now time.Time) (*signer, error) {
+	if o.IssuerID == "" {
+		return a.activeFor(p.Purpose, now)
+	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if err := a.unusable[o.IssuerID]; err != nil {
+		return nil, err
+	}
+	s, ok := a.issuers[o.IssuerID]
+	if !ok || s.cas == nil || p.Purpose != "" && (s.Purpose != p.Purpose || s.State != IssuerActive) || now.Before(s.notBefore) || !now.Before(s.notAfter) {
+		return nil, Errorf(KindIssuerInactive, "profile", "GET /api/v1/issuers shows their states", "issuer %.64q does not sign for profile %s", o.IssuerID, p.Name)
+	}
+	return s, nil
+}
+
+// shardOf returns the shard of the issuer's CRLs for a new certificate. Without
+// a distribution point there is none to choose.
+func (s *signer) shardOf(o Order, serial SerialNumber) int {
+	switch {
+	case len(s.StatusURLs) == 0:
+		return 0
+	case o.Shard != nil:
+		return min(max(*o.Shard, 0), s.ShardsEver()-1)
+	}
+	b := serial.Int().Bytes()
+	return (int(b[len(b)-2])<<8 | int(b[len(b)-1])) % s.Shards()
+}
+
 // activeFor returns the newest issuer of a purpose that may sign at a time; an
 // Error of KindKey when the key of one is what is in the way.
 func (a *Authority) activeFor(p Purpose, now time.Time) (*signer, error) {
@@ -264,13 +301,12 @@ func (a *Authority) activeFor(p Purpose, now time.Time) (*signer, error) {
 
 // sign makes and signs the certificate of an order, and holds what came out
 // against it (I3). The signature itself was verified by x509.CreateCertificate.
-func (s *signer) sign(p *Profile, o Order, now time.Time) (*x509.Certificate, error) {
+func (s *signer) sign(p *Profile, o Order, serial SerialNumber, shard int, now time.Time) (*x509.Certificate, error) {
 	notBefore := now.Add(-p.Backdate).Truncate(time.Second)
 	notAfter := notBefore.Add(p.Validity - time.Second) // both ends count (RFC 5280, 4.1.2.5)
 	if notAfter.After(s.notAfter) {
 		notAfter = s.notAfter
 	}
-	serial := NewSerialNumber()
 	template := &x509.Certificate{
 		SerialNumber: serial.Int(),
 		Subject:      subjectFor(o),
@@ -284,8 +320,13 @@ func (s *signer) sign(p *Profile, o Order, now time.Time) (*x509.Certificate, er
 		template.KeyUsage |= x509.KeyUsageKeyEncipherment // RSA key exchange of TLS 1.2
 	}
 	if len(s.StatusURLs) > 0 {
-		template.CRLDistributionPoints = []string{s.CDP()}
+		template.CRLDistributionPoints = []string{s.CDP(shard)}
 		template.IssuingCertificateURL = []string{s.CertificateURL()}
+		template.OCSPServer = []string{s.OCSPURL()}
+	}
+	if p.responder() { // who would answer for it is itself (RFC 6960, 4.2.2.2.1)
+		template.OCSPServer = nil
+		template.ExtraExtensions = []pkix.Extension{{Id: oidNoCheck, Value: asn1.NullBytes}}
 	}
 	res, err := s.cas.CreateCertificate(&apiv1.CreateCertificateRequest{Template: template, Lifetime: p.Validity})
 	if err != nil {
@@ -304,7 +345,7 @@ func (s *signer) sign(p *Profile, o Order, now time.Time) (*x509.Certificate, er
 
 // recordOf returns what the ledger keeps of a freshly signed certificate, all
 // but its bytes.
-func recordOf(s *signer, p *Profile, o Order, cert *x509.Certificate) Certificate {
+func recordOf(s *signer, p *Profile, o Order, shard int, cert *x509.Certificate) Certificate {
 	names := slices.Clone(cert.DNSNames)
 	for _, ip := range cert.IPAddresses {
 		names = append(names, ip.String())
@@ -313,7 +354,7 @@ func recordOf(s *signer, p *Profile, o Order, cert *x509.Certificate) Certificat
 		SerialNumber: SerialNumberOf(cert.SerialNumber), SHA256: hexSHA256(cert.Raw),
 		Subject: cert.Subject.String(), Names: names, IssuerID: s.ID, Profile: p.Name, Holder: o.Holder,
 		Status: StatusGood, NotBefore: cert.NotBefore.UTC(), NotAfter: cert.NotAfter.UTC(),
-		KeySHA256: o.KeySHA256, CDP: s.CDP(),
+		KeySHA256: o.KeySHA256, CDP: s.CDP(shard), CRLShard: shard,
 	}
 }
 
@@ -329,6 +370,13 @@ func (a *Authority) Issuers() []Issuer {
 		return cmp.Or(issuerOrder(x)-issuerOrder(y), strings.Compare(x.ID, y.ID))
 	})
 	return all
+}
+
+// countIssuers returns how many issuers there are.
+func (a *Authority) countIssuers() int {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return len(a.issuers)
 }
 
 func issuerOrder(i Issuer) int {
@@ -354,6 +402,18 @@ func (a *Authority) SetStatusURLs(id string, urls []string) {
 	if s, ok := a.issuers[id]; ok {
 		next := *s
 		next.StatusURLs = slices.Clone(urls)
+		a.issuers[id] = &next
+	}
+}
+
+// SetCRLShards spreads the issuer's new certificates over so many CRLs, of as
+// many as there ever were.
+func (a *Authority) SetCRLShards(id string, shards, ever int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s, ok := a.issuers[id]; ok {
+		next := *s
+		next.CRLShards, next.CRLShardsEver = shards, ever
 		a.issuers[id] = &next
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ocsp"
+
 	"github.com/fleetca/fleetca/ca"
 )
 
@@ -77,21 +79,44 @@ func BenchmarkIssueRatio(b *testing.B) {
 	b.ReportMetric(float64(spent[0])/float64(spent[1]), "x/raw")
 }
 
-// BenchmarkCRL signs and checks a CRL that follows one as long.
+// BenchmarkCRL signs, checks and stores the CRL that follows one more
+// revocation: one as long was published by the same process.
 func BenchmarkCRL(b *testing.B) {
-	for _, entries := range []int{1_000, 10_000} {
+	for _, entries := range []int{10_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprint(entries), func(b *testing.B) {
 			f := newFixture(b)
+			var last ca.SerialNumber
 			for range entries {
-				serial := ca.NewSerialNumber()
-				f.ledger.certs[serial] = ca.Certificate{SerialNumber: serial, IssuerID: "device", Status: ca.StatusRevoked,
+				last = ca.NewSerialNumber()
+				f.ledger.certs[last] = ca.Certificate{SerialNumber: last, IssuerID: "device", Status: ca.StatusRevoked,
 					Reason: ca.ReasonSuperseded, RevokedAt: f.clock.now(), NotAfter: f.clock.now().Add(24 * time.Hour)}
 			}
 			f.publish("device", true)
+			f.ledger.setStatus(last, ca.ReasonKeyCompromise, f.clock.now())
 			b.ReportAllocs()
 			for b.Loop() {
-				f.publish("device", false)
+				f.ledger.setStatus(last, ca.ReasonKeyCompromise, f.clock.now())
+				crl := f.publish("device", false)
+				if crl.Entries != entries {
+					b.Fatalf("%d entries", crl.Entries)
+				}
+				f.ledger.forgetCRLs("device")
 			}
 		})
+	}
+}
+
+// BenchmarkOCSP signs an answer: what is asked was not asked before.
+func BenchmarkOCSP(b *testing.B) {
+	f := newFixture(b)
+	r := ca.NewResponder(ca.ResponderConfig{Authority: f.ca, Statuses: f.ledger, Claim: func(ca.Certificate) any { return nil }})
+	serial := f.issue(f.order("device")).SerialNumber // not refreshed: nothing is cached
+	request, err := ocsp.CreateRequest(&x509.Certificate{SerialNumber: serial.Int()}, f.issuer("device"), nil)
+	f.must(err)
+	b.ReportAllocs()
+	for b.Loop() {
+		if answer, err := r.Answer(f.ctx, request); err != nil || answer.Status != ca.OCSPGood {
+			b.Fatal(err)
+		}
 	}
 }

@@ -47,8 +47,12 @@ type Certificate struct {
 	NotAfter     time.Time
 	KeySHA256    string // of the SubjectPublicKeyInfo, lower-case hex
 	CDP          string // the CRL distribution point written into it; empty for none
+	CRLShard     int    // of its issuer's CRLs, the one that it goes on
 	DER          []byte
 }
+
+// CRLScope returns what a CRL that lists the certificate speaks for.
+func (c *Certificate) CRLScope() CRLScope { return CRLScope{c.IssuerID, c.CRLShard} }
 
 // PEM returns the certificate alone, PEM-encoded.
 func (c *Certificate) PEM() string { return string(encodePEM(c.DER)) }

@@ -168,7 +168,7 @@ func TestIssuersAreListedInOneOrder(t *testing.T) {
 func TestIssuersStatusURLs(t *testing.T) {
 	t.Parallel()
 	i := ca.Issuer{ID: "device"}
-	if i.CDP() != "" || i.CertificateURL() != "" || len(i.CDPs()) != 0 {
+	if i.CDP(0) != "" || i.CertificateURL() != "" || len(i.CDPs()) != 0 {
 		t.Error("URLs without a status URL")
 	}
 	for _, test := range []struct {
@@ -183,7 +183,7 @@ func TestIssuersStatusURLs(t *testing.T) {
 	} {
 		before := strings.Join(i.StatusURLs, " ")
 		next, changed := i.WithStatusURL(test.base)
-		if got := strings.Join(next.CDPs(), " "); got != test.want || changed != test.changed || next.CDP() != test.base+"/crl/device.crl" {
+		if got := strings.Join(next.CDPs(), " "); got != test.want || changed != test.changed || next.CDP(0) != test.base+"/crl/device.crl" {
 			t.Errorf("%s: %s, changed %t", test.base, got, changed)
 		}
 		if strings.Join(i.StatusURLs, " ") != before {

@@ -2,15 +2,12 @@ package ca
 
 import (
 	"context"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
-	"math/big"
+	"sync"
 	"time"
 
-	"github.com/smallstep/certificates/cas/apiv1"
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
@@ -24,140 +21,261 @@ const crlBackdate = 5 * time.Minute
 // oidIDP is the issuing distribution point extension (RFC 5280, 5.2.5).
 var oidIDP = asn1.ObjectIdentifier{2, 5, 29, 28}
 
-// PublishCRL signs the issuer's next full CRL, checks it against its
-// predecessor, stores it and returns it. Scheduled CRLs are those of the
-// clock; others follow a revocation (RFC 5280, 3.3). Several may run at once,
-// in any number of processes: each takes its own number, and what it lists was
-// read after that.
-func (a *Authority) PublishCRL(ctx context.Context, issuerID string, scheduled bool) (*CRL, error) {
+// A publisher is what a process keeps of a scope from one CRL to the next, so
+// that a CRL of a million entries that follows one more revocation reads one
+// row. The entries are slices of the CRL.
+type publisher struct {
+	mu       sync.Mutex // held while a CRL of the scope is made
+	position int64      // up to which entries are known
+	entries  crlEntries
+	last     *CRL // made here; nil for none
+}
+
+// forget makes the next CRL read everything again.
+func (p *publisher) forget() { p.position, p.entries, p.last = 0, crlEntries{}, nil }
+
+// publisherOf returns what is kept of a scope.
+func (a *Authority) publisherOf(scope CRLScope) *publisher {
+	p, _ := a.publishers.LoadOrStore(scope, &publisher{})
+	return p.(*publisher)
+}
+
+// PublishCRL signs a scope's next CRL, checks it against its predecessor,
+// stores it and returns it. Scheduled CRLs are those of the clock; others
+// follow a revocation (RFC 5280, 3.3). Several may run at once, in any number
+// of processes: each takes its own number, and what it lists was read after
+// that. A scheduled one reads the ledger whole, others what changed since.
+func (a *Authority) PublishCRL(ctx context.Context, scope CRLScope, scheduled bool) (*CRL, error) {
 	a.mu.RLock()
-	s, ok := a.issuers[issuerID]
-	unusable := a.unusable[issuerID]
+	s, ok := a.issuers[scope.IssuerID]
+	unusable := a.unusable[scope.IssuerID]
 	a.mu.RUnlock()
 	if unusable != nil {
 		return nil, unusable
 	}
-	if !ok || s.cas == nil {
-		return nil, Errorf(KindIssuerInactive, "issuer", "", "issuer %.64q has no key here to sign a CRL with", issuerID)
+	if !ok || s.cas == nil || scope.Shard < 0 || scope.Shard >= s.ShardsEver() {
+		return nil, Errorf(KindIssuerInactive, "issuer", "", "issuer %.64q has no key here to sign a CRL with", scope)
 	}
+	p := a.publisherOf(scope)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if scheduled {
+		p.forget()
+	}
+	crl, err := a.publish(ctx, s, p, scope, scheduled)
+	if err != nil {
+		p.forget()
+		return nil, err
+	}
+	return crl, nil
+}
+
+func (a *Authority) publish(ctx context.Context, s *signer, p *publisher, scope CRLScope, scheduled bool) (*CRL, error) {
 	// Taken before the entries are read: what was revoked before it is on it (I10).
 	now, err := a.now()
 	if err != nil {
 		return nil, err
 	}
-	draft, err := a.cfg.Ledger.ReserveCRL(ctx, issuerID)
+	known := CRLKnown{Position: p.position}
+	if p.last != nil {
+		known.Number = p.last.Number
+	}
+	draft, err := a.cfg.Ledger.ReserveCRL(ctx, scope, known)
 	if err != nil {
 		return nil, fmt.Errorf("reserve a CRL number: %w", err)
 	}
-	crl, err := s.signCRL(draft, now, a.cfg.CRLPeriod)
+	if draft.Previous != nil && p.last != nil && draft.Previous.Number == p.last.Number {
+		draft.Previous = p.last
+	}
+	if draft.Whole {
+		p.entries = crlEntries{}
+	}
+	crl, entries, err := s.signCRL(scope, draft, p.entries, now, a.cfg.CRLPeriod)
 	if err != nil {
 		return nil, err
 	}
 	crl.Scheduled = scheduled
-	if draft.Previous != nil {
-		if err := a.checkSuccessor(ctx, draft.Previous, crl); err != nil {
-			return nil, err
-		}
+	if err := a.checkSuccessor(ctx, draft.Previous, crl, s); err != nil {
+		return nil, err
 	}
 	if err := a.cfg.Ledger.SaveCRL(ctx, crl); err != nil {
-		return nil, fmt.Errorf("store CRL %d of %s: %w", crl.Number, issuerID, err)
+		return nil, fmt.Errorf("store CRL %d of %s: %w", crl.Number, scope, err)
 	}
+	p.position, p.entries, p.last = draft.Position, entries, crl
 	return crl, nil
 }
 
-// signCRL signs a full CRL: number, AKI, and an IDP that lists every
-// distribution point which certificates of this issuer carry (design decision 8).
-func (s *signer) signCRL(draft CRLDraft, now time.Time, period time.Duration) (*CRL, error) {
+// signCRL signs a CRL: the entries that are known with what the draft changes,
+// number, AKI, and an IDP that lists every distribution point which
+// certificates of this scope carry (design decision 8).
+func (s *signer) signCRL(scope CRLScope, draft CRLDraft, known crlEntries, now time.Time, period time.Duration) (*CRL, crlEntries, error) {
 	thisUpdate := now.Add(-crlBackdate).UTC().Truncate(time.Second)
 	if p := draft.Previous; p != nil && p.ThisUpdate.After(thisUpdate) {
 		thisUpdate = p.ThisUpdate // within the clock's tolerance, or not backdated yet
 	}
-	list := &x509.RevocationList{
-		Number: big.NewInt(draft.Number), ThisUpdate: thisUpdate, NextUpdate: thisUpdate.Add(crlBackdate + period),
+	crl := &CRL{
+		IssuerID: scope.IssuerID, Shard: scope.Shard, Number: draft.Number,
+		ThisUpdate: thisUpdate, NextUpdate: thisUpdate.Add(crlBackdate + period),
 	}
-	for _, e := range draft.Entries {
-		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{
-			SerialNumber: e.SerialNumber.Int(), RevocationTime: e.RevokedAt.UTC().Truncate(time.Second), ReasonCode: e.Reason.Code(),
-		})
-	}
-	if urls := s.CDPs(); len(urls) > 0 {
-		idp, err := marshalIDP(urls)
-		if err != nil {
-			return nil, err
-		}
-		list.ExtraExtensions = []pkix.Extension{{Id: oidIDP, Critical: true, Value: idp}}
-	}
-	res, err := s.cas.CreateCRL(&apiv1.CreateCRLRequest{RevocationList: list})
+	entries, err := s.encodeCRL(crl, draft, known)
 	if err != nil {
-		return nil, Errorf(KindKey, "", "look at the key store; the last CRL stays in force", "issuer %s cannot sign CRL %d: %w", s.ID, draft.Number, err)
+		return nil, entries, Errorf(KindKey, "", "look at the key store; the last CRL stays in force", "issuer %s cannot sign CRL %d: %w", s.ID, draft.Number, err)
 	}
-	return &CRL{
-		IssuerID: s.ID, Number: draft.Number, ThisUpdate: thisUpdate, NextUpdate: list.NextUpdate,
-		Entries: len(draft.Entries), DER: res.CRL,
-	}, nil
+	return crl, entries, nil
 }
 
-// checkSuccessor refuses a CRL that may not follow prev (I10, I11): the number
-// must grow, and an entry may be gone only when its certificate expired (before
-// prev, if that was a scheduled one), or its hold was released.
-func (a *Authority) checkSuccessor(ctx context.Context, prev, next *CRL) error {
-	if next.Number <= prev.Number {
-		return Errorf(KindRefusedCRL, "", "restore the CRL numbers; fleetca restore does it", "CRL number %d of %s does not follow %d", next.Number, next.IssuerID, prev.Number)
-	}
-	before, err := x509.ParseRevocationList(prev.DER)
+// encodeCRL fills crl.DER, in one buffer: the entries are written first, what
+// stands before them is put there when its length is known.
+func (s *signer) encodeCRL(crl *CRL, draft CRLDraft, known crlEntries) (entries crlEntries, err error) {
+	kind, err := signatureOf(s.Certificate.PublicKey)
 	if err != nil {
-		return fmt.Errorf("parse CRL %d: %w", prev.Number, err)
+		return entries, err
 	}
-	after, err := x509.ParseRevocationList(next.DER)
+	head, tail, err := s.crlEnds(crl, kind)
 	if err != nil {
-		return fmt.Errorf("parse CRL %d: %w", next.Number, err)
+		return entries, err
 	}
-	if err := after.CheckSignatureFrom(a.issuerCertificate(next.IssuerID)); err != nil {
-		return Errorf(KindRefusedCRL, "", "", "the signature of CRL %d of %s does not verify: %w", next.Number, next.IssuerID, err)
+	const room = 3 * maxHeader // CertificateList, TBSCertList, revokedCertificates
+	start := room + len(head)
+	sortEntries(draft.Entries)
+	buf := make([]byte, start, start+len(known.der)+len(draft.Entries)*maxEntry+len(tail)+len(kind.algorithm)+maxHeader+1024)
+	if buf, entries, err = known.merge(buf, draft.Entries, draft.Since); err != nil {
+		return entries, err
 	}
-	listed := make(map[string]bool, len(after.RevokedCertificateEntries))
-	for _, e := range after.RevokedCertificateEntries {
-		listed[string(e.SerialNumber.Bytes())] = true
+	crl.Entries = len(entries.notAfter)
+	n := len(buf) - start
+	buf = append(buf, tail...)
+	prepend := func(b []byte) {
+		start -= len(b)
+		copy(buf[start:], b)
+	}
+	if n > 0 { // absent when empty (RFC 5280, 5.1.2.6)
+		prepend(appendHeader(nil, cbasn1.SEQUENCE, n))
+	}
+	prepend(head)
+	prepend(appendHeader(nil, cbasn1.SEQUENCE, len(buf)-start))
+	signature, err := kind.sign(s.cas.Signer, buf[start:])
+	if err != nil {
+		return entries, err
+	}
+	buf = append(buf, kind.algorithm...)
+	buf = append(appendHeader(buf, cbasn1.BIT_STRING, 1+len(signature)), 0)
+	buf = append(buf, signature...)
+	prepend(appendHeader(nil, cbasn1.SEQUENCE, len(buf)-start))
+	crl.DER = buf[start:]
+	return entries, nil
+}
+
+// crlEnds returns what stands before the entries in a TBSCertList, and after.
+func (s *signer) crlEnds(crl *CRL, kind *signatureKind) (head, tail []byte, err error) {
+	var b, e cryptobyte.Builder
+	b.AddASN1Int64(1) // v2
+	b.AddBytes(kind.algorithm)
+	b.AddBytes(s.Certificate.RawSubject)
+	addTime(&b, crl.ThisUpdate)
+	addTime(&b, crl.NextUpdate)
+	if head, err = b.Bytes(); err != nil {
+		return nil, nil, err
+	}
+	urls := s.ShardCDPs(crl.Shard)
+	e.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(e *cryptobyte.Builder) {
+		e.AddASN1(cbasn1.SEQUENCE, func(e *cryptobyte.Builder) {
+			addExtension(e, asn1.ObjectIdentifier{2, 5, 29, 35}, false, func(v *cryptobyte.Builder) { // AKI
+				v.AddASN1(cbasn1.SEQUENCE, func(v *cryptobyte.Builder) {
+					v.AddASN1(cbasn1.Tag(0).ContextSpecific(), func(v *cryptobyte.Builder) { v.AddBytes(s.Certificate.SubjectKeyId) })
+				})
+			})
+			addExtension(e, asn1.ObjectIdentifier{2, 5, 29, 20}, false, func(v *cryptobyte.Builder) { v.AddASN1Int64(crl.Number) })
+			if len(urls) > 0 {
+				addExtension(e, oidIDP, true, func(v *cryptobyte.Builder) { addIDP(v, urls) })
+			}
+		})
+	})
+	tail, err = e.Bytes()
+	return head, tail, err
+}
+
+// addExtension adds an Extension (RFC 5280, 4.1).
+func addExtension(b *cryptobyte.Builder, oid asn1.ObjectIdentifier, critical bool, value cryptobyte.BuilderContinuation) {
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1ObjectIdentifier(oid)
+		if critical {
+			b.AddASN1Boolean(true)
+		}
+		b.AddASN1(cbasn1.OCTET_STRING, value)
+	})
+}
+
+// addIDP adds an IDP whose distribution point's fullName lists the URLs.
+func addIDP(b *cryptobyte.Builder, urls []string) {
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) { // distributionPoint
+			b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) { // fullName
+				for _, u := range urls {
+					b.AddASN1(cbasn1.Tag(6).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes([]byte(u)) })
+				}
+			})
+		})
+	})
+}
+
+// checkSuccessor refuses a CRL that does not verify, or may not follow prev
+// (I10, I11): the number must grow, and an entry may be gone only when its
+// certificate expired (before prev, if that was a scheduled one), or its hold
+// was released. What is looked at is the bytes that are released.
+func (a *Authority) checkSuccessor(ctx context.Context, prev, next *CRL, s *signer) error {
+	after, err := next.parts()
+	if err != nil {
+		return err
+	}
+	if err := after.check(s.Certificate); err != nil {
+		return Errorf(KindKey, "", "look at the key store; the last CRL stays in force", "the signature of CRL %d of %s does not verify: %w", next.Number, next.Scope(), err)
+	}
+	if prev == nil {
+		return nil
+	}
+	if next.Number <= prev.Number || after.number != next.Number {
+		return Errorf(KindRefusedCRL, "", "restore the CRL numbers; fleetca restore does it", "CRL number %d of %s does not follow %d", next.Number, next.Scope(), prev.Number)
+	}
+	before, err := prev.parts()
+	if err != nil {
+		return err
 	}
 	expired := next.ThisUpdate
 	if prev.Scheduled {
 		expired = prev.ThisUpdate
 	}
-	for _, e := range before.RevokedCertificateEntries {
-		if listed[string(e.SerialNumber.Bytes())] {
-			continue
-		}
-		serial := SerialNumberOf(e.SerialNumber)
-		cert, err := a.cfg.Ledger.Certificate(ctx, serial)
-		if isNotFound(err) {
-			return Errorf(KindRefusedCRL, "", "the ledger was changed by hand; restore a backup", "CRL %d of %s would drop %s, which the ledger no longer holds", next.Number, next.IssuerID, serial)
-		}
-		if err != nil {
-			return fmt.Errorf("why is %s no longer on the CRL: %w", serial, err)
-		}
-		released := e.ReasonCode == ReasonCertificateHold.Code() && cert.Status == StatusGood
-		if !released && cert.NotAfter.After(expired) {
-			return Errorf(KindRefusedCRL, "", "the ledger was changed by hand; restore a backup", "CRL %d of %s would drop %s, which is neither expired nor released", next.Number, next.IssuerID, serial)
-		}
+	return missing(before.entries, after.entries, func(serial SerialNumber, reason int) error {
+		return a.checkGone(ctx, next, serial, reason, expired)
+	})
+}
+
+// checkGone refuses a CRL without an entry that the one before it had, unless
+// the entry may be gone.
+func (a *Authority) checkGone(ctx context.Context, next *CRL, serial SerialNumber, reason int, expired time.Time) error {
+	cert, err := a.cfg.Ledger.Certificate(ctx, serial)
+	if isNotFound(err) {
+		return Errorf(KindRefusedCRL, "", "the ledger was changed by hand; restore a backup", "CRL %d of %s would drop %s, which the ledger no longer holds", next.Number, next.Scope(), serial)
+	}
+	if err != nil {
+		return fmt.Errorf("why is %s no longer on the CRL: %w", serial, err)
+	}
+	released := reason == ReasonCertificateHold.Code() && cert.Status == StatusGood
+	if !released && cert.NotAfter.After(expired) {
+		return Errorf(KindRefusedCRL, "", "the ledger was changed by hand; restore a backup", "CRL %d of %s would drop %s, which is neither expired nor released", next.Number, next.Scope(), serial)
 	}
 	return nil
 }
 
-func (a *Authority) issuerCertificate(id string) *x509.Certificate {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return a.issuers[id].Certificate
-}
-
-// CRLDue reports whether an issuer's scheduled CRL is due: none yet, none
-// younger than the renewal interval, or one that does not list the issuer's
+// CRLDue reports whether a scope's scheduled CRL is due: none yet, none
+// younger than the renewal interval, or one that does not list the scope's
 // current distribution points.
-func (a *Authority) CRLDue(ctx context.Context, issuerID string) (bool, error) {
-	i, err := a.Issuer(issuerID)
+func (a *Authority) CRLDue(ctx context.Context, scope CRLScope) (bool, error) {
+	i, err := a.Issuer(scope.IssuerID)
 	if err != nil || i.KeyURI == "" {
 		return false, err
 	}
-	crl, err := a.cfg.Ledger.LatestCRL(ctx, issuerID)
+	crl, err := a.cfg.Ledger.LatestCRL(ctx, scope)
 	if isNotFound(err) {
 		return true, nil
 	}
@@ -171,7 +289,7 @@ func (a *Authority) CRLDue(ctx context.Context, issuerID string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, url := range i.CDPs() {
+	for _, url := range i.ShardCDPs(scope.Shard) {
 		if !listed[url] {
 			return true, nil
 		}
@@ -179,46 +297,7 @@ func (a *Authority) CRLDue(ctx context.Context, issuerID string) (bool, error) {
 	return false, nil
 }
 
-// DistributionPoints returns the URLs in the CRL's IDP.
-func (c *CRL) DistributionPoints() (map[string]bool, error) {
-	list, err := x509.ParseRevocationList(c.DER)
-	if err != nil {
-		return nil, fmt.Errorf("parse CRL %d of %s: %w", c.Number, c.IssuerID, err)
-	}
-	urls := map[string]bool{}
-	for _, ext := range list.Extensions {
-		if !ext.Id.Equal(oidIDP) {
-			continue
-		}
-		var idp, point, names, name cryptobyte.String
-		der := cryptobyte.String(ext.Value)
-		if !der.ReadASN1(&idp, cbasn1.SEQUENCE) || !idp.ReadASN1(&point, cbasn1.Tag(0).ContextSpecific().Constructed()) ||
-			!point.ReadASN1(&names, cbasn1.Tag(0).ContextSpecific().Constructed()) {
-			return nil, fmt.Errorf("parse the IDP of CRL %d of %s", c.Number, c.IssuerID)
-		}
-		for names.ReadASN1(&name, cbasn1.Tag(6).ContextSpecific()) {
-			urls[string(name)] = true
-		}
-	}
-	return urls, nil
-}
-
 // PEM returns the CRL PEM-encoded.
 func (c *CRL) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: c.DER})
-}
-
-// marshalIDP returns an IDP whose distribution point's fullName lists the URLs.
-func marshalIDP(urls []string) ([]byte, error) {
-	var b cryptobyte.Builder
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) { // distributionPoint
-			b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) { // fullName
-				for _, u := range urls {
-					b.AddASN1(cbasn1.Tag(6).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes([]byte(u)) })
-				}
-			})
-		})
-	})
-	return b.Bytes()
 }

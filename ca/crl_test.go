@@ -101,7 +101,7 @@ func TestI10HoldAndRelease(t *testing.T) {
 		}
 	}
 	f.ledger.setStatus(serial, "", f.clock.now()) // nothing leads out of revoked
-	_, err := f.ca.PublishCRL(f.ctx, "device", true)
+	_, err := f.ca.PublishCRL(f.ctx, ca.CRLScope{IssuerID: "device"}, true)
 	wantKind(t, err, ca.KindRefusedCRL, "")
 }
 
@@ -114,12 +114,12 @@ func TestI10ACRLThatDropsAnEntryIsRefused(t *testing.T) {
 		last := f.publish("device", true)
 		f.ledger.drop(serial, lose)
 		for _, scheduled := range []bool{true, false} {
-			_, err := f.ca.PublishCRL(f.ctx, "device", scheduled)
+			_, err := f.ca.PublishCRL(f.ctx, ca.CRLScope{IssuerID: "device"}, scheduled)
 			if wantKind(t, err, ca.KindRefusedCRL, ""); !strings.Contains(err.Error(), string(serial)) {
 				t.Errorf("%s: the error says %q", name, err)
 			}
 		}
-		if latest, err := f.ledger.LatestCRL(f.ctx, "device"); err != nil || latest.Number != last.Number {
+		if latest, err := f.ledger.LatestCRL(f.ctx, ca.CRLScope{IssuerID: "device"}); err != nil || latest.Number != last.Number {
 			t.Errorf("%s: CRL %d is in force, %v", name, latest.Number, err)
 		}
 	}
@@ -135,7 +135,7 @@ func TestI10AnExpiredEntryIsOnOneScheduledCRLFirst(t *testing.T) {
 	f.publish("device", true)
 	f.ledger.drop(cert.SerialNumber, false)
 	f.clock.set(cert.NotAfter.Add(time.Minute))
-	_, err := f.ca.PublishCRL(f.ctx, "device", true)
+	_, err := f.ca.PublishCRL(f.ctx, ca.CRLScope{IssuerID: "device"}, true)
 	wantKind(t, err, ca.KindRefusedCRL, "")
 }
 
@@ -170,7 +170,7 @@ func TestI11CRLNumbersGrowWithRacingPublishers(t *testing.T) {
 	for n := range 8 {
 		all.Go(func() {
 			for range 8 {
-				if _, err := []*ca.Authority{f.ca, other}[n%2].PublishCRL(f.ctx, "device", n%3 == 0); err != nil {
+				if _, err := []*ca.Authority{f.ca, other}[n%2].PublishCRL(f.ctx, ca.CRLScope{IssuerID: "device"}, n%3 == 0); err != nil {
 					t.Error(err)
 				}
 				f.clock.advance(100 * time.Millisecond)
@@ -194,7 +194,7 @@ func TestI11ANumberThatDoesNotGrowIsRefused(t *testing.T) {
 	f.ledger.mu.Lock()
 	f.ledger.numbers["device"] = 1 // as after a restore
 	f.ledger.mu.Unlock()
-	_, err := f.ca.PublishCRL(f.ctx, "device", true)
+	_, err := f.ca.PublishCRL(f.ctx, ca.CRLScope{IssuerID: "device"}, true)
 	wantKind(t, err, ca.KindRefusedCRL, "")
 }
 
@@ -270,7 +270,7 @@ func TestWhoSignsCRLs(t *testing.T) {
 		t.Errorf("a retired issuer published %+v", crl)
 	}
 	for _, id := range []string{"root", "none"} {
-		_, err := f.ca.PublishCRL(f.ctx, id, true)
+		_, err := f.ca.PublishCRL(f.ctx, ca.CRLScope{IssuerID: id}, true)
 		wantKind(t, err, ca.KindIssuerInactive, "issuer")
 	}
 }
@@ -280,7 +280,7 @@ func TestI12CRLsAreDueInTime(t *testing.T) {
 	f := newFixture(t)
 	due := func(id string) bool {
 		t.Helper()
-		due, err := f.ca.CRLDue(f.ctx, id)
+		due, err := f.ca.CRLDue(f.ctx, ca.CRLScope{IssuerID: id})
 		f.must(err)
 		return due
 	}
@@ -315,7 +315,7 @@ func TestI12CRLsAreDueInTime(t *testing.T) {
 	if due("root") {
 		t.Error("a CRL of the root is due, whose key is not here")
 	}
-	_, err := f.ca.CRLDue(f.ctx, "none")
+	_, err := f.ca.CRLDue(f.ctx, ca.CRLScope{IssuerID: "none"})
 	wantKind(t, err, ca.KindNotFound, "issuer")
 }
 
@@ -324,7 +324,7 @@ func TestI12CRLsAreRenewedAtAQuarterOfTheirLife(t *testing.T) {
 	f := newFixture(t, func(cfg *ca.Config) { cfg.CRLPeriod = time.Hour })
 	crl := f.publish("device", true)
 	f.clock.set(crl.ThisUpdate.Add(20 * time.Minute)) // a quarter of an hour after its signature
-	if due, err := f.ca.CRLDue(f.ctx, "device"); err != nil || !due {
+	if due, err := f.ca.CRLDue(f.ctx, ca.CRLScope{IssuerID: "device"}); err != nil || !due {
 		t.Errorf("due %t, %v", due, err)
 	}
 	_, err := openFixture(t, func(cfg *ca.Config) { cfg.CRLPeriod, cfg.CRLRenewal = time.Hour, 16*time.Minute })

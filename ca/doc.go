@@ -14,10 +14,19 @@
 //  4. Only then is there a Certificate, whose bytes may leave the process.
 //
 // Revocation is a change of status in the ledger; what this package adds is
-// the certificate revocation list (RFC 5280, section 5): a number that is
-// reserved for good before anything is signed under it, entries that stay
-// until one scheduled CRL after their notAfter, and a check of every CRL
-// against its predecessor before it is released.
+// how it is told:
+//
+//   - The certificate revocation list (RFC 5280, section 5): a number that is
+//     reserved for good before anything is signed under it, entries that stay
+//     until one scheduled CRL after their notAfter, and a check of every CRL
+//     against its predecessor before it is released. Entries are kept as DER
+//     from one CRL to the next: one more revocation costs a copy of them. An
+//     issuer may have several CRLs, its shards; a certificate is on the one
+//     that it names.
+//   - OCSP (RFC 6960, 5019, 9654): Responder answers for every issuer, each
+//     under a certificate of that issuer which it orders and replaces by
+//     itself. Answers are signed when they are asked for, kept, and dropped
+//     when the ledger says that a status changed, on whatever replica.
 //
 // All of smallstep/certificates and go.step.sm/crypto is used here and nowhere
 // else.

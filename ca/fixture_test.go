@@ -186,6 +186,9 @@ func (f *fixture) order(profile string) ca.Order {
 		Profile: profile, Holder: ca.Holder{Kind: p.Holder, ID: profile + "-1"}, CommonName: profile + "-1",
 		PublicKey: key.Public(), KeySHA256: keySHA256(f, key.Public()), Claim: func(ca.Certificate) any { return nil },
 	}
+	if profile == ca.ResponderProfile {
+		o.IssuerID = "device"
+	}
 	if slices.Contains(p.ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
 		o.CommonName, o.DNSNames = "mqtt.test", []string{"mqtt.test"}
 	}
@@ -201,7 +204,7 @@ func (f *fixture) issue(o ca.Order) *ca.Certificate {
 
 func (f *fixture) publish(issuer string, scheduled bool) *ca.CRL {
 	f.Helper()
-	crl, err := f.ca.PublishCRL(f.ctx, issuer, scheduled)
+	crl, err := f.ca.PublishCRL(f.ctx, ca.CRLScope{IssuerID: issuer}, scheduled)
 	f.must(err)
 	return crl
 }

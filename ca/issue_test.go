@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -24,6 +25,7 @@ import (
 var extensionNames = map[string]string{
 	"2.5.29.14": "subjectKeyIdentifier", "2.5.29.15": "keyUsage", "2.5.29.17": "subjectAltName", "2.5.29.19": "basicConstraints",
 	"2.5.29.31": "cRLDistributionPoints", "2.5.29.35": "authorityKeyIdentifier", "2.5.29.37": "extKeyUsage", "1.3.6.1.5.5.7.1.1": "authorityInfoAccess",
+	"1.3.6.1.5.5.7.48.1.5": "ocspNoCheck",
 }
 
 func extensionsOf(c *x509.Certificate) (all, critical []string) {
@@ -53,8 +55,13 @@ func TestIssuedCertificatesFollowTheirProfile(t *testing.T) {
 		}
 		record := f.issue(o)
 		c := f.parse(record)
-		issuer, err := f.ca.Issuer(string(p.Purpose))
+		issuer, err := f.ca.Issuer(cmp.Or(string(p.Purpose), "device"))
 		f.must(err)
+		ocsp, chainUsages := []string{"http://status.test/ocsp"}, p.ExtKeyUsage
+		if p.Name == ca.ResponderProfile {
+			wantExtensions, ocsp, chainUsages = append(wantExtensions, "ocspNoCheck"), nil, []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+			slices.Sort(wantExtensions)
+		}
 		now := f.clock.now()
 		all, critical := extensionsOf(c)
 		for what, ok := range map[string]bool{
@@ -69,7 +76,7 @@ func TestIssuedCertificatesFollowTheirProfile(t *testing.T) {
 			"critical extensions":         slices.Equal(critical, []string{"basicConstraints", "keyUsage"}),
 			"identifiers":                 bytes.Equal(c.AuthorityKeyId, issuer.Certificate.SubjectKeyId) && len(c.SubjectKeyId) == 20,
 			"CDP":                         slices.Equal(c.CRLDistributionPoints, []string{"http://status.test/crl/" + issuer.ID + ".crl"}) && record.CDP == c.CRLDistributionPoints[0],
-			"AIA":                         slices.Equal(c.IssuingCertificateURL, []string{"http://status.test/issuers/" + issuer.ID + ".cer"}) && len(c.OCSPServer) == 0,
+			"AIA":                         slices.Equal(c.IssuingCertificateURL, []string{"http://status.test/issuers/" + issuer.ID + ".cer"}) && slices.Equal(c.OCSPServer, ocsp),
 			"I7 notBefore <= now":         !c.NotBefore.After(now) && !c.NotBefore.Before(now.Add(-p.Backdate-time.Second)),
 			"I7 lifetime <= the profile's, both ends counted": c.NotAfter.Sub(c.NotBefore)+time.Second == p.Validity,
 			"I7 notAfter <= the issuer's":                     !c.NotAfter.After(issuer.Certificate.NotAfter),
@@ -81,7 +88,7 @@ func TestIssuedCertificatesFollowTheirProfile(t *testing.T) {
 				t.Errorf("profile %s: %s: not so in %s", p.Name, what, record.PEM())
 			}
 		}
-		if err := f.verify(record, p.ExtKeyUsage...); err != nil {
+		if err := f.verify(record, chainUsages...); err != nil {
 			t.Errorf("profile %s: %v", p.Name, err)
 		}
 		wrong := x509.ExtKeyUsageServerAuth
@@ -330,7 +337,7 @@ func TestI7NothingIsSignedWhenTheClockGoesBack(t *testing.T) {
 	f.clock.set(right.Add(-6 * time.Second))
 	_, err := f.ca.Issue(f.ctx, f.order("device"))
 	wantKind(t, err, ca.KindClock, "")
-	_, err = f.ca.PublishCRL(f.ctx, "device", true)
+	_, err = f.ca.PublishCRL(f.ctx, ca.CRLScope{IssuerID: "device"}, true)
 	wantKind(t, err, ca.KindClock, "")
 	if certs, crls := f.ledger.count("device"); certs != 2 || crls != 1 {
 		t.Errorf("%d certificates and %d CRLs", certs, crls)
@@ -370,7 +377,7 @@ func TestI3AFaultySignatureIsCaught(t *testing.T) {
 	if wantKind(t, err, ca.KindKey, ""); cert != nil {
 		t.Error("issued")
 	}
-	_, err = f.ca.PublishCRL(f.ctx, "device", true)
+	_, err = f.ca.PublishCRL(f.ctx, ca.CRLScope{IssuerID: "device"}, true)
 	wantKind(t, err, ca.KindKey, "")
 	if certs, crls := f.ledger.count("device"); certs != 0 || crls != 1 {
 		t.Errorf("%d certificates and %d CRLs", certs, crls)
@@ -404,7 +411,7 @@ func TestIssueIsSafeForConcurrentUse(t *testing.T) {
 	beside.Go(func() {
 		for ctx.Err() == nil {
 			f.ca.SetStatusURLs("device", []string{"http://status.test", "http://moved.test"})
-			if _, err := f.ca.PublishCRL(f.ctx, "device", false); err != nil {
+			if _, err := f.ca.PublishCRL(f.ctx, ca.CRLScope{IssuerID: "device"}, false); err != nil {
 				t.Error(err)
 			}
 			f.ca.Issuers()

@@ -37,24 +37,65 @@ type Issuer struct {
 	// every one goes into the CRL's IDP (RFC 5280, 5.2.5), so that old
 	// certificates still verify after a move.
 	StatusURLs []string
+	// CRLShards is how many CRLs the issuer's new certificates are spread over
+	// (0 is 1); CRLShardsEver the most there ever were, which all are published:
+	// a certificate stays with the shard that it was issued for.
+	CRLShards, CRLShardsEver int
+}
+
+// MaxCRLShards is the most CRLs that one issuer may have.
+const MaxCRLShards = 1024
+
+// Shards returns how many CRLs new certificates are spread over.
+func (i *Issuer) Shards() int { return max(1, i.CRLShards) }
+
+// ShardsEver returns how many CRLs are published.
+func (i *Issuer) ShardsEver() int { return max(1, i.CRLShards, i.CRLShardsEver) }
+
+// CRLScopes returns what each of the issuer's CRLs speaks for.
+func (i *Issuer) CRLScopes() []CRLScope {
+	scopes := make([]CRLScope, i.ShardsEver())
+	for n := range scopes {
+		scopes[n] = CRLScope{i.ID, n}
+	}
+	return scopes
 }
 
 // CDPs returns the CRL distribution point URLs that certificates of this
-// issuer carry, oldest first.
+// issuer carry: shard by shard, oldest first.
 func (i *Issuer) CDPs() []string {
-	urls := make([]string, len(i.StatusURLs))
-	for n, base := range i.StatusURLs {
-		urls[n] = base + "/crl/" + i.ID + ".crl"
+	urls := []string{}
+	for shard := range i.ShardsEver() {
+		urls = append(urls, i.ShardCDPs(shard)...)
 	}
 	return urls
 }
 
-// CDP returns the distribution point for new certificates, or "".
-func (i *Issuer) CDP() string {
+// ShardCDPs returns the CRL distribution point URLs that certificates of one
+// shard carry, oldest first.
+func (i *Issuer) ShardCDPs(shard int) []string {
+	urls := make([]string, len(i.StatusURLs))
+	for n, base := range i.StatusURLs {
+		urls[n] = base + "/crl/" + CRLScope{i.ID, shard}.String() + ".crl"
+	}
+	return urls
+}
+
+// CDP returns the distribution point for new certificates of a shard, or "".
+func (i *Issuer) CDP(shard int) string {
 	if len(i.StatusURLs) == 0 {
 		return ""
 	}
-	return i.CDPs()[len(i.StatusURLs)-1]
+	return i.ShardCDPs(shard)[len(i.StatusURLs)-1]
+}
+
+// OCSPURL returns the OCSP responder's URL for new certificates (RFC 5280,
+// 4.2.2.1), or "".
+func (i *Issuer) OCSPURL() string {
+	if len(i.StatusURLs) == 0 {
+		return ""
+	}
+	return i.StatusURLs[len(i.StatusURLs)-1] + "/ocsp"
 }
 
 // CertificateURL returns the caIssuers URL for new certificates (RFC 5280,

@@ -135,7 +135,7 @@ func TestAnIssuerWhoseKeyDoesNotOpenIsDisabledAlone(t *testing.T) {
 	}
 	_, err := f.ca.Issue(f.ctx, f.order("broker"))
 	wantKind(t, err, ca.KindKey, "")
-	_, err = f.ca.PublishCRL(f.ctx, "broker", true)
+	_, err = f.ca.PublishCRL(f.ctx, ca.CRLScope{IssuerID: "broker"}, true)
 	wantKind(t, err, ca.KindKey, "")
 	f.issue(f.order("device"))
 	f.publish("device", true)

@@ -15,10 +15,12 @@ import (
 type ledger struct {
 	mu      sync.Mutex
 	refuse  error               // what Commit answers, when set
+	gone    error               // what reads of certificates answer, when set
 	claims  []any               // committed
 	numbers map[string]int64    // last reserved, by issuer
 	crls    map[string][]ca.CRL // by issuer, in the order they were saved
 	certs   map[ca.SerialNumber]ca.Certificate
+	changed []ca.SerialNumber        // statuses, in their order
 	dropped map[ca.SerialNumber]bool // entries that ReserveCRL leaves out, though it must not
 }
 
@@ -54,6 +56,9 @@ func (l *ledger) Commit(_ context.Context, batch []ca.Issuance) []error {
 func (l *ledger) Certificate(_ context.Context, serial ca.SerialNumber) (*ca.Certificate, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.gone != nil {
+		return nil, l.gone
+	}
 	cert, ok := l.certs[serial]
 	if !ok {
 		return nil, ca.Errorf(ca.KindNotFound, "serialNumber", "", "there is no certificate %s", serial)
@@ -61,21 +66,42 @@ func (l *ledger) Certificate(_ context.Context, serial ca.SerialNumber) (*ca.Cer
 	return &cert, nil
 }
 
-func (l *ledger) ReserveCRL(_ context.Context, issuer string) (ca.CRLDraft, error) {
+func (l *ledger) ChangedSince(_ context.Context, position int64) ([]ca.SerialNumber, int64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.numbers[issuer]++
-	draft := ca.CRLDraft{Number: l.numbers[issuer], Previous: l.latest(issuer)}
-	var since time.Time
+	if l.gone != nil {
+		return nil, 0, l.gone
+	}
+	if position < 0 {
+		return nil, int64(len(l.changed)), nil
+	}
+	return slices.Clone(l.changed[position:]), int64(len(l.changed)), nil
+}
+
+func (l *ledger) ReserveCRL(_ context.Context, scope ca.CRLScope, known ca.CRLKnown) (ca.CRLDraft, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.numbers[scope.IssuerID]++
+	draft := ca.CRLDraft{Number: l.numbers[scope.IssuerID], Previous: l.latest(scope), Position: int64(len(l.changed)) + 1, Whole: known.Position == 0}
+	if draft.Previous != nil && draft.Previous.Number == known.Number {
+		draft.Previous.DER = nil
+	}
 	var highest int64
-	for _, crl := range l.crls[issuer] {
-		if crl.Scheduled && crl.Number > highest {
-			since, highest = crl.ThisUpdate, crl.Number
+	for _, crl := range l.crls[scope.IssuerID] {
+		if crl.Shard == scope.Shard && crl.Scheduled && crl.Number > highest {
+			draft.Since, highest = crl.ThisUpdate, crl.Number
 		}
 	}
-	for _, serial := range slices.Sorted(maps.Keys(l.certs)) {
+	var serials []ca.SerialNumber
+	if draft.Whole {
+		serials = slices.Collect(maps.Keys(l.certs))
+	} else {
+		serials = slices.Clone(l.changed[known.Position-1:])
+	}
+	slices.Sort(serials)
+	for _, serial := range slices.Compact(serials) {
 		c := l.certs[serial]
-		if c.IssuerID == issuer && c.Status != ca.StatusGood && !c.NotAfter.Before(since) && !l.dropped[serial] {
+		if c.CRLScope() == scope && (c.Status != ca.StatusGood && !c.NotAfter.Before(draft.Since) || !draft.Whole) && !l.dropped[serial] {
 			draft.Entries = append(draft.Entries, ca.CRLEntry{SerialNumber: serial, Reason: c.Reason, RevokedAt: c.RevokedAt, NotAfter: c.NotAfter})
 		}
 	}
@@ -92,19 +118,19 @@ func (l *ledger) SaveCRL(_ context.Context, crl *ca.CRL) error {
 	return nil
 }
 
-func (l *ledger) LatestCRL(_ context.Context, issuer string) (*ca.CRL, error) {
+func (l *ledger) LatestCRL(_ context.Context, scope ca.CRLScope) (*ca.CRL, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if crl := l.latest(issuer); crl != nil {
+	if crl := l.latest(scope); crl != nil {
 		return crl, nil
 	}
-	return nil, ca.Errorf(ca.KindNotFound, "issuer", "", "issuer %s has no CRL", issuer)
+	return nil, ca.Errorf(ca.KindNotFound, "issuer", "", "issuer %s has no CRL", scope)
 }
 
-func (l *ledger) latest(issuer string) *ca.CRL {
+func (l *ledger) latest(scope ca.CRLScope) *ca.CRL {
 	var latest *ca.CRL
-	for _, crl := range l.crls[issuer] {
-		if latest == nil || crl.Number > latest.Number {
+	for _, crl := range l.crls[scope.IssuerID] {
+		if crl.Shard == scope.Shard && (latest == nil || crl.Number > latest.Number) {
 			latest = &crl
 		}
 	}
@@ -121,6 +147,7 @@ func (l *ledger) setStatus(serial ca.SerialNumber, reason ca.Reason, at time.Tim
 		c.Status, c.RevokedAt = ca.StatusGood, time.Time{}
 	}
 	l.certs[serial] = c
+	l.changed = append(l.changed, serial)
 }
 
 // refuseCommits makes Commit answer an error, or nil again.
@@ -145,4 +172,12 @@ func (l *ledger) count(issuer string) (certs, crls int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.certs), len(l.crls[issuer])
+}
+
+// forgetCRLs drops all but an issuer's newest CRL.
+func (l *ledger) forgetCRLs(issuer string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := l.crls[issuer]
+	l.crls[issuer] = append([]ca.CRL(nil), all[len(all)-1])
 }

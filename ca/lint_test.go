@@ -25,7 +25,6 @@ var accepted = map[string]string{
 	"w_ct_sct_policy_count_unsatisfied":                             "a fleet's names do not belong in public logs",
 	"e_dnsname_not_valid_tld":                                       "a fleet's hosts have private names",
 	"w_sub_cert_aia_contains_internal_names":                        "a fleet's status server has a private name",
-	"e_sub_cert_aia_does_not_contain_ocsp_url":                      "revocation is by CRL",
 	"w_subject_common_name_included":                                "old MQTT clients read it",
 }
 

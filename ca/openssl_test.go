@@ -15,13 +15,19 @@ import (
 // needOpenSSL skips without openssl, or fails under FLEETCA_TEST_ALL=1.
 func needOpenSSL(t *testing.T) {
 	t.Helper()
-	if _, err := exec.LookPath("openssl"); err == nil {
+	need(t, "openssl", "openssl")
+}
+
+// need skips without a program, or fails under FLEETCA_TEST_ALL=1.
+func need(t *testing.T, program, pkg string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err == nil {
 		return
 	}
 	if os.Getenv("FLEETCA_TEST_ALL") == "1" {
-		t.Fatal("openssl is missing: install the package openssl")
+		t.Fatalf("%s is missing: install the package %s", program, pkg)
 	}
-	t.Skip("openssl is missing: install the package openssl to run this test")
+	t.Skipf("%s is missing: install the package %s to run this test", program, pkg)
 }
 
 // openssl runs it, and returns what it printed.

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/json"
 	"slices"
 	"time"
@@ -11,7 +12,7 @@ import (
 // Every one has keyUsage digitalSignature and is never a CA.
 type Profile struct {
 	Name        string
-	Purpose     Purpose    // of the issuer that signs it
+	Purpose     Purpose    // of the issuer that signs it; empty for any, which the order names
 	Holder      HolderKind // what its certificates identify
 	ExtKeyUsage []x509.ExtKeyUsage
 	Validity    time.Duration // from notBefore to notAfter, at most; never past the issuer's notAfter (I7)
@@ -39,6 +40,20 @@ var profiles = []Profile{
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}},
 	{Name: "canary-server", Purpose: PurposeBroker, Holder: HolderCanary, Validity: time.Hour, Backdate: 5 * time.Minute,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}},
+	{Name: ResponderProfile, Holder: HolderServer, Validity: 7 * 24 * time.Hour, Backdate: time.Hour,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}},
+}
+
+// ResponderProfile is the profile of OCSP responders, which every issuer signs,
+// a retired one too: with id-pkix-ocsp-nocheck (RFC 6960, 4.2.2.2).
+const ResponderProfile = "ocsp"
+
+// oidNoCheck is id-pkix-ocsp-nocheck (RFC 6960, 4.2.2.2.1).
+var oidNoCheck = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
+
+// responder reports whether the profile's certificates sign OCSP answers.
+func (p *Profile) responder() bool {
+	return slices.Contains(p.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning)
 }
 
 // Profiles returns every profile.
@@ -57,6 +72,8 @@ func ProfileNamed(field, name string) (*Profile, error) {
 var ekuNames = map[x509.ExtKeyUsage]string{
 	x509.ExtKeyUsageClientAuth: "clientAuth",
 	x509.ExtKeyUsageServerAuth: "serverAuth",
+
+	x509.ExtKeyUsageOCSPSigning: "OCSPSigning",
 }
 
 // MarshalJSON writes the REST form; durations as Go writes them ("8760h0m0s").

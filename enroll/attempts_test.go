@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 )
 
@@ -161,7 +162,7 @@ func TestOldCRLsAreDeleted(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	for range 5 {
-		must(s.authority.PublishCRL(s.ctx, "device", true))
+		must(s.authority.PublishCRL(s.ctx, ca.CRLScope{IssuerID: "device"}, true))
 	}
 	newest := must(s.CRL(s.ctx, "device"))
 	s.startJobs(s.Every())

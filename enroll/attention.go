@@ -235,30 +235,39 @@ func (s *Service) attentionToCRLs(ctx context.Context, now time.Time) ([]Attenti
 	}
 	var all []Attention
 	for _, i := range s.ca.Issuers() {
-		at := slices.IndexFunc(crls, func(c *ca.CRL) bool { return c.IssuerID == i.ID })
-		a := Attention{Kind: AttentionCRL, Severity: SeverityWarning, Subject: "issuer:" + i.ID, Action: ActionOpenIssuer}
-		if i.KeyURI == "" {
-			a.Action = ActionSignRootCRL
+		for _, scope := range i.CRLScopes() {
+			a := lapsing(crls, scope, now)
+			if a == nil {
+				continue
+			}
+			a.Kind, a.Subject, a.Action = AttentionCRL, "issuer:"+i.ID, ActionOpenIssuer
+			if i.KeyURI == "" {
+				a.Action = ActionSignRootCRL
+			}
+			all = append(all, *a)
 		}
-		if at < 0 {
-			a.Severity, a.Since, a.Message = SeverityCritical, now, fmt.Sprintf("issuer %s has no CRL", i.ID)
-			all = append(all, a)
-			continue
-		}
-		crl := crls[at]
-		half := crl.ThisUpdate.Add(crl.NextUpdate.Sub(crl.ThisUpdate) / 2)
-		switch {
-		case now.Before(half):
-			continue
-		case now.Before(crl.NextUpdate):
-			a.Since, a.Message = half, fmt.Sprintf("CRL %d of issuer %s lapses in %s", crl.Number, i.ID, inDays(crl.NextUpdate.Sub(now)))
-		default:
-			a.Severity, a.Since = SeverityCritical, crl.NextUpdate
-			a.Message = fmt.Sprintf("CRL %d of issuer %s has lapsed: brokers refuse every device", crl.Number, i.ID)
-		}
-		all = append(all, a)
 	}
 	return all, nil
+}
+
+// lapsing tells of a scope's newest CRL when it is past half of its life, or
+// there is none.
+func lapsing(crls []*ca.CRL, scope ca.CRLScope, now time.Time) *Attention {
+	at := slices.IndexFunc(crls, func(c *ca.CRL) bool { return c.Scope() == scope })
+	if at < 0 {
+		return &Attention{Severity: SeverityCritical, Since: now, Message: fmt.Sprintf("issuer %s has no CRL", scope)}
+	}
+	crl := crls[at]
+	half := crl.ThisUpdate.Add(crl.NextUpdate.Sub(crl.ThisUpdate) / 2)
+	switch {
+	case now.Before(half):
+		return nil
+	case now.Before(crl.NextUpdate):
+		return &Attention{Severity: SeverityWarning, Since: half,
+			Message: fmt.Sprintf("CRL %d of issuer %s lapses in %s", crl.Number, scope, inDays(crl.NextUpdate.Sub(now)))}
+	}
+	return &Attention{Severity: SeverityCritical, Since: crl.NextUpdate,
+		Message: fmt.Sprintf("CRL %d of issuer %s has lapsed: brokers refuse every device", crl.Number, scope)}
 }
 
 func (s *Service) attentionToRevocations(ctx context.Context, now time.Time) ([]Attention, error) {

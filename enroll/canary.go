@@ -46,8 +46,8 @@ const (
 	serverCanaryProfile = "canary-server" // for servers, which no client may be
 )
 
-// newCanary issues a canary.
-func (s *Service) newCanary(ctx context.Context, profile string) (*canary, error) {
+// newCanary issues a canary, of a scope's issuer and on its CRL; of any for nil.
+func (s *Service) newCanary(ctx context.Context, profile string, scope *ca.CRLScope) (*canary, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -69,6 +69,9 @@ func (s *Service) newCanary(ctx context.Context, profile string) (*canary, error
 	}
 	if profile == serverCanaryProfile {
 		order.DNSNames = []string{CanaryID} // the name of no host
+	}
+	if scope != nil {
+		order.IssuerID, order.Shard = scope.IssuerID, &scope.Shard
 	}
 	cert, err := s.ca.Issue(ctx, order)
 	if err != nil {
@@ -95,7 +98,7 @@ func (s *Service) renewed(ctx context.Context, c **canary, profile string) (*can
 	if *c != nil && s.cfg.Now().Before((*c).cert.NotBefore.Add((*c).cert.NotAfter.Sub((*c).cert.NotBefore)/2)) {
 		return *c, nil
 	}
-	fresh, err := s.newCanary(ctx, profile)
+	fresh, err := s.newCanary(ctx, profile, nil)
 	if err != nil {
 		return nil, err
 	}

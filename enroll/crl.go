@@ -3,7 +3,6 @@ package enroll
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -35,16 +34,17 @@ type loadedBundle struct {
 // A LoadedCRL is a CRL that a broker took.
 type LoadedCRL struct {
 	Issuer     string    `json:"issuer"`
+	Shard      int       `json:"shard"`
 	Number     int64     `json:"number"`
 	ThisUpdate time.Time `json:"thisUpdate"`
 	NextUpdate time.Time `json:"nextUpdate"`
 	LoadedAt   time.Time `json:"loadedAt"`
 }
 
-func (l *loadedCRLs) set(broker string, bundle []byte, crls []*ca.CRL, at time.Time) {
+func (l *loadedCRLs) set(broker string, bundle []byte, crls []*PublishedCRL, at time.Time) {
 	b := loadedBundle{sum: sha256.Sum256(bundle)}
 	for _, c := range crls {
-		b.crls = append(b.crls, LoadedCRL{Issuer: c.IssuerID, Number: c.Number, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, LoadedAt: at})
+		b.crls = append(b.crls, LoadedCRL{Issuer: c.IssuerID, Shard: c.Shard, Number: c.Number, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, LoadedAt: at})
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -99,60 +99,63 @@ func (s *Service) publishCRLFor(ctx context.Context, subject string) error {
 	return s.eachDriver(ctx, s.loadNewCRLs)
 }
 
-// showOnCRLs publishes the CRL of every issuer whose newest one does not show
+// showOnCRLs publishes the CRL of every scope whose newest one does not show
 // what these certificates are now. What is on the CRL decides, and no time:
 // a CRL may be dated after a decision and still be without it, when it was
 // signed while the decision was being committed.
 func (s *Service) showOnCRLs(ctx context.Context, certs []*ca.Certificate) error {
-	byIssuer := map[string][]*ca.Certificate{}
+	byScope := map[ca.CRLScope][]*ca.Certificate{}
 	for _, cert := range certs {
 		if s.cfg.Now().Before(cert.NotAfter) {
-			byIssuer[cert.IssuerID] = append(byIssuer[cert.IssuerID], cert)
+			byScope[cert.CRLScope()] = append(byScope[cert.CRLScope()], cert)
 		}
 	}
-	for issuer, certs := range byIssuer {
-		if _, err := s.crlShowing(ctx, issuer, certs); err != nil {
+	for scope, certs := range byScope {
+		if _, err := s.crlShowing(ctx, scope, certs); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// crlShowing returns the issuer's newest CRL, which shows what its certificates
+// crlShowing returns the scope's newest CRL, which shows what its certificates
 // are now, and publishes that first where need be. What has expired need not be
 // on it.
-func (s *Service) crlShowing(ctx context.Context, issuer string, certs []*ca.Certificate) (*ca.CRL, error) {
-	crl, err := s.store.LatestCRL(ctx, issuer)
+func (s *Service) crlShowing(ctx context.Context, scope ca.CRLScope, certs []*ca.Certificate) (*ca.CRL, error) {
+	// Another replica's CRL may show less than the one in memory: what was held,
+	// released and held again is on the older one alone.
+	if err := s.refreshCRLs(ctx); err != nil {
+		return nil, err
+	}
+	newest, err := s.crl(ctx, scope)
 	if err != nil && !isKind(err, ca.KindNotFound) {
 		return nil, err
 	}
 	if err == nil {
 		current := slices.DeleteFunc(slices.Clone(certs), func(c *ca.Certificate) bool { return !s.cfg.Now().Before(c.NotAfter) })
-		shown, err := shows(crl, current)
-		if err != nil || shown {
-			return crl, err
+		shown, err := shows(newest.CRL, current)
+		if err != nil {
+			return nil, err
+		}
+		if shown {
+			return newest.CRL, nil
 		}
 	}
-	return s.ca.PublishCRL(ctx, issuer, false)
+	return s.publishCRL(ctx, scope, false)
 }
 
-// shows reports whether a CRL lists those of its issuer's certificates that
-// are held or revoked, and none that is good.
+// shows reports whether a CRL lists those of its scope's certificates that are
+// held or revoked, and none that is good.
 func shows(crl *ca.CRL, certs []*ca.Certificate) (bool, error) {
-	list, err := x509.ParseRevocationList(crl.DER)
+	serials := make([]ca.SerialNumber, len(certs))
+	for i, cert := range certs {
+		serials[i] = cert.SerialNumber
+	}
+	listed, err := crl.Listed(serials...)
 	if err != nil {
-		return false, fmt.Errorf("parse CRL %d of %s: %w", crl.Number, crl.IssuerID, err)
+		return false, err
 	}
-	listed := make(map[ca.SerialNumber]bool, len(list.RevokedCertificateEntries))
-	for _, e := range list.RevokedCertificateEntries {
-		listed[ca.SerialNumberOf(e.SerialNumber)] = true
-	}
-	for _, cert := range certs {
-		if listed[cert.SerialNumber] != (cert.Status != ca.StatusGood) {
-			return false, nil
-		}
-	}
-	return true, nil
+	return !slices.ContainsFunc(certs, func(c *ca.Certificate) bool { return listed[c.SerialNumber] != (c.Status != ca.StatusGood) }), nil
 }
 
 // keepCRLs handles JobScheduledCRL: it publishes what is due, and brokers that
@@ -179,20 +182,22 @@ func (s *Service) PublishScheduledCRLs(ctx context.Context) error {
 // publishDue publishes every CRL that is due. An issuer that fails does not
 // hold up the others; one whose key cannot be used is logged.
 func (s *Service) publishDue(ctx context.Context) (published bool, err error) {
-	var errs []error
+	errs := []error{s.adoptCRLShards(ctx)}
 	unusable := s.ca.Unusable()
-	for _, i := range s.ca.Issuers() {
-		if err := unusable[i.ID]; err != nil {
-			s.log.ErrorContext(ctx, "an issuer's key cannot be used: it signs no certificates and no CRLs", "issuer", i.ID, "error", err)
+	for id, err := range unusable {
+		s.log.ErrorContext(ctx, "an issuer's key cannot be used: it signs no certificates and no CRLs", "issuer", id, "error", err)
+	}
+	for _, scope := range s.scopes() {
+		if unusable[scope.IssuerID] != nil {
 			continue
 		}
-		due, err := s.ca.CRLDue(ctx, i.ID)
+		due, err := s.ca.CRLDue(ctx, scope)
 		if err == nil && due {
-			_, err = s.ca.PublishCRL(ctx, i.ID, true)
+			_, err = s.publishCRL(ctx, scope, true)
 			published = published || err == nil
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("the CRL of issuer %s: %w", i.ID, err))
+			errs = append(errs, fmt.Errorf("the CRL of %s: %w", scope, err))
 		}
 	}
 	return published, errors.Join(errs...)
@@ -214,6 +219,9 @@ func (s *Service) loadNewCRLs(ctx context.Context, id string, d brokers.Driver) 
 // ones gets what is newest then.
 func (s *Service) loadCRLs(ctx context.Context, id string, d brokers.Driver) (err error) {
 	for range loadTries {
+		if err := s.refreshCRLs(ctx); err != nil {
+			return err
+		}
 		bundle, crls, readErr := s.brokerBundle(ctx)
 		if readErr != nil {
 			return readErr

@@ -87,7 +87,7 @@ func TestChangeCommittedBehindACRLIsStillPublished_I10_I13(t *testing.T) {
 	b := s.broker("b")
 	slow := s.server(&between{Store: s.store, do: func() {
 		s.clock.forward(2 * time.Second)
-		must(s.authority.PublishCRL(s.ctx, "device", false))
+		must(s.authority.PublishCRL(s.ctx, ca.CRLScope{IssuerID: "device"}, false))
 	}})
 	held, heldKey := s.enroll("held")
 	revoked, revokedKey := s.enroll("revoked")

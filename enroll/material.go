@@ -93,7 +93,7 @@ func (s *Service) expiredCanary(ctx context.Context) (*canary, error) {
 	if c.brief != nil || c.expired != nil && now.Sub(c.expired.cert.NotAfter) < canaryAge {
 		return c.expired, nil
 	}
-	brief, err := s.newCanary(ctx, briefCanaryProfile)
+	brief, err := s.newCanary(ctx, briefCanaryProfile, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (s *Service) keepRevoked(ctx context.Context) error {
 	c, now := &s.canaries, s.cfg.Now()
 	c.revoked = slices.DeleteFunc(c.revoked, func(r *revokedCanary) bool { return r.cert.NotAfter.Sub(now) < doomedMargin })
 	if len(c.revoked) == 0 || !c.revoked[0].at.IsZero() && now.Sub(c.revoked[0].at) >= canaryAge {
-		fresh, err := s.newCanary(ctx, keptCanaryProfile)
+		fresh, err := s.newCanary(ctx, keptCanaryProfile, nil)
 		if err != nil {
 			return err
 		}

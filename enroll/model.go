@@ -243,7 +243,7 @@ type Revocation struct {
 
 // Evidence is what was observed at the brokers after a revocation.
 type Evidence struct {
-	CRLNumbers map[string]int64 `json:"crlNumbers"` // by issuer: the CRL that carries device and canary
+	CRLNumbers map[string]int64 `json:"crlNumbers"` // by issuer, or ISSUER/SHARD: the CRL that carries device and canary
 	Brokers    []Observation    `json:"brokers"`
 	SHA256     string           `json:"sha256"` // of this object as JSON with this field empty
 }

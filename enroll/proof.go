@@ -196,7 +196,11 @@ func (p *proof) eachBroker(ctx context.Context, f func(context.Context, int) err
 // admit shows that each broker admits the canary that is about to be revoked.
 func (p *proof) admit(ctx context.Context) (err error) {
 	if p.bad = p.doomed.of(p.r.ID, p.brokers, p.now()); p.bad == nil {
-		c, err := p.newCanary(ctx, canaryProfile)
+		scope, err := p.scope(ctx)
+		if err != nil {
+			return err
+		}
+		c, err := p.newCanary(ctx, canaryProfile, scope)
 		if err != nil {
 			return err
 		}
@@ -238,6 +242,34 @@ func (p *proof) admit(ctx context.Context) (err error) {
 	})
 }
 
+// scope returns the CRL that the canary must go on to be refused with the
+// device: that of the device's certificate which lives longest. Nil for any: the
+// device has no certificate that lives, or its issuer signs no more.
+func (p *proof) scope(ctx context.Context) (*ca.CRLScope, error) {
+	var last *ca.Certificate
+	for _, serial := range p.r.SerialNumbers {
+		cert, err := p.store.Certificate(ctx, serial)
+		if err != nil {
+			return nil, err
+		}
+		if last == nil || cert.NotAfter.After(last.NotAfter) {
+			last = cert
+		}
+	}
+	if last == nil || !p.now().Before(last.NotAfter) {
+		return nil, nil
+	}
+	issuer, err := p.ca.Issuer(last.IssuerID)
+	if err != nil {
+		return nil, err
+	}
+	if issuer.State != ca.IssuerActive {
+		return nil, nil
+	}
+	scope := last.CRLScope()
+	return &scope, nil
+}
+
 // signCRL revokes the canary, if a broker admitted it, and publishes a CRL that
 // carries it and the device's certificates, unless the newest one does.
 func (p *proof) signCRL(ctx context.Context) error {
@@ -248,28 +280,29 @@ func (p *proof) signCRL(ctx context.Context) error {
 		}
 		serials = append(slices.Clone(serials), p.bad.cert.SerialNumber)
 	}
-	issuers := map[string][]*ca.Certificate{}
+	scopes := map[ca.CRLScope][]*ca.Certificate{}
 	for _, serial := range serials {
 		cert, err := p.store.Certificate(ctx, serial)
 		if err != nil {
 			return err
 		}
-		issuers[cert.IssuerID] = append(issuers[cert.IssuerID], cert)
+		scopes[cert.CRLScope()] = append(scopes[cert.CRLScope()], cert)
 	}
 	p.numbers = map[string]int64{}
 	detail := "no certificate to put on a CRL"
-	for _, id := range slices.Sorted(maps.Keys(issuers)) {
-		crl, err := p.crlShowing(ctx, id, issuers[id])
+	byName := func(a, b ca.CRLScope) int { return strings.Compare(a.String(), b.String()) }
+	for _, scope := range slices.SortedFunc(maps.Keys(scopes), byName) {
+		crl, err := p.crlShowing(ctx, scope, scopes[scope])
 		if err != nil {
-			return errors.Join(err, p.mark(ctx, stepCRLSigned, "", StepFailed, "issuer %s: the CRL was not published; see the server's log", id))
+			return errors.Join(err, p.mark(ctx, stepCRLSigned, "", StepFailed, "issuer %s: the CRL was not published; see the server's log", scope))
 		}
-		p.numbers[id] = crl.Number
-		if detail = fmt.Sprintf("CRL %d of issuer %s", crl.Number, id); len(p.numbers) > 1 {
+		p.numbers[scope.String()] = crl.Number
+		if detail = fmt.Sprintf("CRL %d of issuer %s", crl.Number, scope); len(p.numbers) > 1 {
 			detail = fmt.Sprintf("%d CRLs, the last %s", len(p.numbers), detail)
 		}
 	}
 	for i := range p.seen {
-		p.seen[i].CRLNumber = p.numbers[p.bad.cert.IssuerID]
+		p.seen[i].CRLNumber = p.numbers[p.bad.cert.CRLScope().String()]
 	}
 	return p.mark(ctx, stepCRLSigned, "", StepDone, "%s", detail)
 }

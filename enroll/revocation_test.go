@@ -366,14 +366,14 @@ func TestLoadedCRLs(t *testing.T) {
 		return all
 	}
 	before := numbers()
-	published := must(s.authority.PublishCRL(s.ctx, "device", false))
+	published := must(s.authority.PublishCRL(s.ctx, ca.CRLScope{IssuerID: "device"}, false))
 	s.must(s.PushCRLs(s.ctx))
 	after := numbers()
 	if after["device"] != published.Number || before["device"] >= published.Number || after["broker"] != before["broker"] || before["broker"] == 0 {
 		t.Errorf("before %v, after %v, published %d", before, after, published.Number)
 	}
 	b.on("LoadCRL", func(context.Context) error { return errors.New("no space left on device") })
-	must(s.authority.PublishCRL(s.ctx, "device", false))
+	must(s.authority.PublishCRL(s.ctx, ca.CRLScope{IssuerID: "device"}, false))
 	if err := s.PushCRLs(s.ctx); err == nil {
 		t.Fatal("the fault was not seen")
 	}

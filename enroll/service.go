@@ -57,6 +57,9 @@ type Service struct {
 	canaries canaries
 	looks    chan struct{} // holds one for each verification under way
 
+	responder *ca.Responder
+	published published
+
 	loaded loadedCRLs
 	doomed doomedCanaries
 	proofs chan struct{} // holds one for each attempt under way
@@ -98,10 +101,12 @@ func New(cfg Config) *Service {
 	if cfg.KeepVerifications <= 0 {
 		cfg.KeepVerifications = DefaultKeepVerifications
 	}
-	return &Service{
+	s := &Service{
 		cfg: cfg, ca: cfg.Authority, store: cfg.Store, log: cfg.Log,
 		proofs: make(chan struct{}, maxProofs), looks: make(chan struct{}, cfg.VerifyConnections),
 	}
+	s.responder = s.newResponder()
+	return s
 }
 
 // now returns the time as the store keeps it: UTC, whole microseconds.

@@ -51,8 +51,8 @@ func (d *dying) Commit(ctx context.Context, batch []ca.Issuance) []error {
 	return errs
 }
 
-func (d *dying) ReserveCRL(ctx context.Context, issuer string) (draft ca.CRLDraft, err error) {
-	err = d.change(func() (err error) { draft, err = d.Store.ReserveCRL(ctx, issuer); return err })
+func (d *dying) ReserveCRL(ctx context.Context, scope ca.CRLScope, known ca.CRLKnown) (draft ca.CRLDraft, err error) {
+	err = d.change(func() (err error) { draft, err = d.Store.ReserveCRL(ctx, scope, known); return err })
 	return draft, err
 }
 

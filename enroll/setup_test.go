@@ -343,6 +343,7 @@ func (s *site) certificates(device string) map[ca.Status][]ca.SerialNumber {
 // onCRL returns the serial numbers on the newest CRL of the devices' issuer.
 func (s *site) onCRL() map[ca.SerialNumber]bool {
 	s.Helper()
+	s.must(s.RefreshStatus(s.ctx)) // another server may have published it
 	crl, err := s.CRL(s.ctx, "device")
 	s.must(err)
 	list, err := x509.ParseRevocationList(crl.DER)

@@ -127,7 +127,7 @@ type TokenClaim struct {
 
 // CertificateStore is the ledger.
 type CertificateStore interface {
-	Certificate(ctx context.Context, serial ca.SerialNumber) (*ca.Certificate, error)
+	ca.StatusStore
 	Certificates(ctx context.Context, f CertificateFilter, p Page) ([]*ca.Certificate, string, error)
 	// RevokeCertificate moves one certificate to the reason's status, or to
 	// good for a release (empty reason), guarded by the status it has:
@@ -334,13 +334,16 @@ type IssuerStore interface {
 	Issuers(ctx context.Context) ([]ca.Issuer, error)
 	// SetStatusURLs replaces the issuer's status URLs.
 	SetStatusURLs(ctx context.Context, issuerID string, urls []string, c Change) error
+	// SetCRLShards sets over how many CRLs the issuer's new certificates are
+	// spread. The most there ever were is kept.
+	SetCRLShards(ctx context.Context, issuerID string, shards int, c Change) error
 }
 
 // OverviewStore reads what pages begin with, at once whatever the size of the
 // fleet: by an index, at most limit rows, or as it was counted in the background.
 type OverviewStore interface {
 	BrokerLooks(ctx context.Context, limit int) ([]BrokerLook, error)
-	// NewestCRLs returns every issuer's newest CRL, without its bytes.
+	// NewestCRLs returns the newest CRL of every scope, without its bytes.
 	NewestCRLs(ctx context.Context) ([]*ca.CRL, error)
 	// OpenRevocations returns those that run or are unproven, oldest first.
 	OpenRevocations(ctx context.Context, limit int) ([]*Revocation, error)

@@ -3,7 +3,6 @@ package enroll
 import (
 	"context"
 	"crypto/x509"
-	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -42,6 +41,8 @@ type IssuerView struct {
 	NotBefore    time.Time       `json:"notBefore"`
 	NotAfter     time.Time       `json:"notAfter"`
 	CDPs         []string        `json:"crlDistributionPoints"` // that its certificates carry, oldest first
+	OCSP         string          `json:"ocsp"`                  // URL that new certificates carry; empty for none
+	CRLShards    int             `json:"crlShards"`             // that new certificates are spread over
 	PEM          string          `json:"pem"`
 }
 
@@ -49,18 +50,31 @@ type IssuerView struct {
 func (s *Service) Issuers(context.Context) ([]IssuerView, error) {
 	var views []IssuerView
 	for _, i := range s.ca.Issuers() {
-		c := i.Certificate
-		views = append(views, IssuerView{
-			ID: i.ID, Purpose: i.Purpose, State: i.State, Parent: i.Parent, Subject: c.Subject.String(),
-			SerialNumber: ca.SerialNumberOf(c.SerialNumber), SHA256: ca.FingerprintOf(c),
-			NotBefore: c.NotBefore, NotAfter: c.NotAfter, CDPs: i.CDPs(), PEM: ca.EncodeChain(c),
-		})
+		views = append(views, viewOf(i))
 	}
 	return views, nil
 }
 
 // UnusableIssuers returns the issuers whose key cannot be used, in their order.
 func (s *Service) UnusableIssuers() []string { return slices.Sorted(maps.Keys(s.ca.Unusable())) }
+
+func (s *Service) issuerView(id string) (*IssuerView, error) {
+	i, err := s.ca.Issuer(id)
+	if err != nil {
+		return nil, err
+	}
+	v := viewOf(*i)
+	return &v, nil
+}
+
+func viewOf(i ca.Issuer) IssuerView {
+	c := i.Certificate
+	return IssuerView{
+		ID: i.ID, Purpose: i.Purpose, State: i.State, Parent: i.Parent, Subject: c.Subject.String(),
+		SerialNumber: ca.SerialNumberOf(c.SerialNumber), SHA256: ca.FingerprintOf(c),
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, CDPs: i.CDPs(), OCSP: i.OCSPURL(), CRLShards: i.Shards(), PEM: ca.EncodeChain(c),
+	}
+}
 
 // IssuerCertificate returns an issuer's certificate.
 func (s *Service) IssuerCertificate(_ context.Context, id string) (*x509.Certificate, error) {
@@ -71,8 +85,11 @@ func (s *Service) IssuerCertificate(_ context.Context, id string) (*x509.Certifi
 	return i.Certificate, nil
 }
 
-// Profiles returns every profile.
-func (s *Service) Profiles() []ca.Profile { return ca.Profiles() }
+// Profiles returns every profile that somebody may ask for: all but the OCSP
+// responder's.
+func (s *Service) Profiles() []ca.Profile {
+	return slices.DeleteFunc(ca.Profiles(), func(p ca.Profile) bool { return p.Name == ca.ResponderProfile })
+}
 
 // Certificate returns a certificate by its serial number in hex.
 func (s *Service) Certificate(ctx context.Context, serial string) (*ca.Certificate, error) {
@@ -111,49 +128,15 @@ func (s *Service) Event(ctx context.Context, id string) (*Event, error) {
 	return s.store.Event(ctx, id)
 }
 
-// CRL returns an issuer's newest CRL.
-func (s *Service) CRL(ctx context.Context, issuerID string) (*ca.CRL, error) {
-	return s.store.LatestCRL(ctx, issuerID)
-}
-
-// CRLs returns the newest CRL of every issuer, devices' issuers first.
-func (s *Service) CRLs(ctx context.Context) ([]*ca.CRL, error) {
-	var all []*ca.CRL
-	for _, i := range s.ca.Issuers() {
-		crl, err := s.store.LatestCRL(ctx, i.ID)
-		if err != nil {
-			return nil, fmt.Errorf("the CRL of issuer %s: %w", i.ID, err)
-		}
-		all = append(all, crl)
-	}
-	return all, nil
-}
-
-// CRLBundle returns the newest CRL of every issuer as one PEM text, as brokers
-// load it.
-func (s *Service) CRLBundle(ctx context.Context) ([]byte, error) {
-	crls, err := s.CRLs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return bundleOf(crls), nil
-}
-
-func bundleOf(crls []*ca.CRL) []byte {
-	var out []byte
-	for _, crl := range crls {
-		out = append(out, crl.PEM()...)
-	}
-	return out
-}
-
 // brokerBundle returns the CRL bundle with what a broker's guard holds it
 // against, and the CRLs that are in it.
-func (s *Service) brokerBundle(ctx context.Context) (brokers.Bundle, []*ca.CRL, error) {
+func (s *Service) brokerBundle(ctx context.Context) (brokers.Bundle, []*PublishedCRL, error) {
 	crls, err := s.CRLs(ctx)
 	b := brokers.Bundle{PEM: bundleOf(crls)}
 	for _, i := range s.ca.Issuers() {
-		b.Scopes = append(b.Scopes, brokers.Scope{Issuer: i.Certificate, DistributionPoints: i.CDPs()})
+		for _, scope := range i.CRLScopes() {
+			b.Scopes = append(b.Scopes, brokers.Scope{Issuer: i.Certificate, DistributionPoints: i.ShardCDPs(scope.Shard)})
+		}
 	}
 	return b, crls, err
 }

@@ -86,7 +86,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer, c BackupConfig) (*Backu
 		if h, err = s.backupHeader(ctx, q, c.Program); err != nil {
 			return err
 		}
-		issuers, err := issuersOf(ctx, q)
+		issuers, err := issuersOfAnySchema(ctx, q)
 		if err != nil {
 			return fmt.Errorf("read issuers: %w", err)
 		}

@@ -258,13 +258,13 @@ func testBackupRestore(t *testing.T, from, to *Store) {
 // beyond all; the root's, which is signed elsewhere, stays.
 func checkRestoredCRLs(t *testing.T, to *Store, r *Restored) {
 	t.Helper()
-	if _, err := to.LatestCRL(t.Context(), "devices"); !errors.Is(err, ca.IsKind(ca.KindNotFound)) {
+	if _, err := to.LatestCRL(t.Context(), ca.CRLScope{IssuerID: "devices"}); !errors.Is(err, ca.IsKind(ca.KindNotFound)) {
 		t.Errorf("a CRL of before is served: %v", err)
 	}
-	if crl, err := to.LatestCRL(t.Context(), "root"); err != nil || crl.Number != 1 {
+	if crl, err := to.LatestCRL(t.Context(), ca.CRLScope{IssuerID: "root"}); err != nil || crl.Number != 1 {
 		t.Errorf("the root's CRL: %+v, %v", crl, err)
 	}
-	draft, err := to.ReserveCRL(t.Context(), "devices")
+	draft, err := to.ReserveCRL(t.Context(), ca.CRLScope{IssuerID: "devices"}, ca.CRLKnown{})
 	if err != nil || draft.Number <= r.CRLNumber || r.CRLNumber < time.Now().Add(-time.Minute).UnixMicro() || len(draft.Entries) != 1 {
 		t.Errorf("%+v, %v", draft, err)
 	}

@@ -226,11 +226,11 @@ func refuseBlocked(ctx context.Context, q tx, is *issuance, _ time.Time) error {
 func insertCertificate(ctx context.Context, q tx, is *issuance, now time.Time) error {
 	c := is.cert
 	n, err := q.exec(ctx, `INSERT INTO certificates (serial, recorded_at, sha256, subject, names, issuer_id, profile,
-			holder_kind, holder_id, status, reason, revoked_at, not_before, not_after, key_sha256, cdp, der)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'good', '', 0, $10, $11, $12, $13, $14)
+			holder_kind, holder_id, status, reason, revoked_at, not_before, not_after, key_sha256, cdp, crl_shard, der)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'good', '', 0, $10, $11, $12, $13, $14, $15)
 		ON CONFLICT (serial) DO NOTHING`,
 		c.SerialNumber, micros(now), c.SHA256, c.Subject, listText(c.Names), c.IssuerID, c.Profile,
-		c.Holder.Kind, c.Holder.ID, micros(c.NotBefore), micros(c.NotAfter), c.KeySHA256, c.CDP, c.DER)
+		c.Holder.Kind, c.Holder.ID, micros(c.NotBefore), micros(c.NotAfter), c.KeySHA256, c.CDP, int64(c.CRLShard), c.DER)
 	if err != nil {
 		return fmt.Errorf("insert certificate: %w", err)
 	}

@@ -9,41 +9,50 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-const selectCRL = `SELECT issuer_id, number, this_update, next_update, entries, scheduled, der FROM crls`
-
 func scanCRL(row scanner) (*ca.CRL, error) {
 	c := &ca.CRL{}
-	return c, row.Scan(&c.IssuerID, &c.Number, atTime{&c.ThisUpdate}, atTime{&c.NextUpdate}, &c.Entries, asBool{&c.Scheduled}, &c.DER)
+	return c, row.Scan(&c.IssuerID, asInt{&c.Shard}, &c.Number, atTime{&c.ThisUpdate}, atTime{&c.NextUpdate}, &c.Entries, asBool{&c.Scheduled}, &c.DER)
 }
 
 // ReserveCRL implements ca.CRLStore. The number's row is locked until the
 // entries were read, so that of two CRLs the one with the higher number also
 // saw the later state of the ledger.
-func (s *Store) ReserveCRL(ctx context.Context, issuerID string) (ca.CRLDraft, error) {
+func (s *Store) ReserveCRL(ctx context.Context, scope ca.CRLScope, known ca.CRLKnown) (ca.CRLDraft, error) {
 	var draft ca.CRLDraft
 	err := s.write(ctx, func(ctx context.Context, q tx) error {
 		draft = ca.CRLDraft{}
-		number, err := value[int64](ctx, q, `UPDATE crl_numbers SET number = number + 1 WHERE issuer_id = $1 RETURNING number`, issuerID)
+		number, err := value[int64](ctx, q, `UPDATE crl_numbers SET number = number + 1 WHERE issuer_id = $1 RETURNING number`, scope.IssuerID)
 		if errors.Is(err, errNoRows) {
-			return notFound("issuer", "issuer", issuerID)
+			return notFound("issuer", "issuer", scope.IssuerID)
 		}
 		if err != nil {
 			return err
 		}
 		draft.Number = number
-		if draft.Previous, err = latestCRL(ctx, q, issuerID); err != nil {
+		if draft.Previous, err = previousCRL(ctx, q, scope, known.Number); err != nil {
 			return err
 		}
-		since, err := value[int64](ctx, q, `SELECT this_update FROM crls WHERE issuer_id = $1 AND scheduled = 1
-			ORDER BY number DESC LIMIT 1`, issuerID)
+		since, err := value[int64](ctx, q, `SELECT this_update FROM crls WHERE issuer_id = $1 AND shard = $2 AND scheduled = 1
+			ORDER BY number DESC LIMIT 1`, scope.IssuerID, int64(scope.Shard))
 		if err != nil && !errors.Is(err, errNoRows) {
 			return fmt.Errorf("read latest scheduled CRL: %w", err)
 		}
-		draft.Entries, err = collect(ctx, q, func(row scanner) (e ca.CRLEntry, err error) {
-			err = row.Scan(&e.SerialNumber, &e.Reason, atTime{&e.RevokedAt}, atTime{&e.NotAfter})
-			return e, err
-		}, `SELECT serial, reason, revoked_at, not_after FROM certificates
-			WHERE issuer_id = $1 AND status <> 'good' AND not_after >= $2 ORDER BY serial`, issuerID, since)
+		draft.Since = fromMicros(since)
+		// Before the entries: what is committed in between is read again next time.
+		var newest int64
+		if draft.Position, newest, err = s.db.changes(ctx, q); err != nil {
+			return fmt.Errorf("read how far statuses are settled: %w", err)
+		}
+		// A position that is not reached yet is of another database.
+		draft.Whole = known.Position <= 0 || known.Position > newest
+		if draft.Whole {
+			draft.Entries, err = collect(ctx, q, scanEntry, `SELECT serial, reason, revoked_at, not_after FROM certificates
+				WHERE issuer_id = $1 AND crl_shard = $2 AND status <> 'good' AND not_after >= $3 ORDER BY serial`, scope.IssuerID, int64(scope.Shard), since)
+		} else {
+			draft.Entries, err = collect(ctx, q, scanEntry, `SELECT serial, reason, revoked_at, not_after FROM certificates
+				WHERE change > 0 AND change > $3 AND change <= $4 AND issuer_id = $1 AND crl_shard = $2`,
+				scope.IssuerID, int64(scope.Shard), known.Position, newest)
+		}
 		if err != nil {
 			return fmt.Errorf("read CRL entries: %w", err)
 		}
@@ -53,6 +62,41 @@ func (s *Store) ReserveCRL(ctx context.Context, issuerID string) (ca.CRLDraft, e
 		return ca.CRLDraft{}, s.explain("reserve CRL number", err)
 	}
 	return draft, nil
+}
+
+func scanEntry(row scanner) (e ca.CRLEntry, err error) {
+	err = row.Scan(&e.SerialNumber, &e.Reason, atTime{&e.RevokedAt}, atTime{&e.NotAfter})
+	return e, err
+}
+
+// previousCRL returns the scope's CRL with the highest number, without its
+// bytes when it is the known one; nil for none.
+func previousCRL(ctx context.Context, q querier, scope ca.CRLScope, known int64) (*ca.CRL, error) {
+	crl, err := one(ctx, q, scanCRL, `SELECT issuer_id, shard, number, this_update, next_update, entries, scheduled, CASE WHEN number = $3 THEN NULL ELSE der END
+		FROM crls WHERE issuer_id = $1 AND shard = $2 ORDER BY number DESC LIMIT 1`, scope.IssuerID, int64(scope.Shard), known)
+	if errors.Is(err, errNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the CRL before: %w", err)
+	}
+	return crl, nil
+}
+
+// ChangedSince implements ca.StatusStore.
+func (s *Store) ChangedSince(ctx context.Context, position int64) ([]ca.SerialNumber, int64, error) {
+	settled, newest, err := s.db.changes(ctx, s.db)
+	if err != nil || position < 0 {
+		return nil, settled, s.explain("read how far statuses are settled", err)
+	}
+	if newest == position {
+		return nil, settled, nil
+	}
+	serials, err := collect(ctx, s.db, func(row scanner) (n ca.SerialNumber, err error) {
+		err = row.Scan(&n)
+		return n, err
+	}, `SELECT serial FROM certificates WHERE change > 0 AND change > $1 AND change <= $2`, position, newest)
+	return serials, settled, s.explain("read what changed", err)
 }
 
 // SaveCRL implements ca.CRLStore, for CRLs that the server signs.
@@ -78,9 +122,9 @@ func (s *Store) SaveCRLOf(ctx context.Context, actor string, crl *ca.CRL) error 
 }
 
 func insertCRL(ctx context.Context, q tx, crl *ca.CRL) error {
-	n, err := q.exec(ctx, `INSERT INTO crls (issuer_id, number, this_update, next_update, entries, scheduled, der)
-		VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (issuer_id, number) DO NOTHING`,
-		crl.IssuerID, crl.Number, micros(crl.ThisUpdate), micros(crl.NextUpdate), int64(crl.Entries), bit(crl.Scheduled), crl.DER)
+	n, err := q.exec(ctx, `INSERT INTO crls (issuer_id, shard, number, this_update, next_update, entries, scheduled, der)
+		VALUES ($1, $8, $2, $3, $4, $5, $6, $7) ON CONFLICT (issuer_id, number) DO NOTHING`,
+		crl.IssuerID, crl.Number, micros(crl.ThisUpdate), micros(crl.NextUpdate), int64(crl.Entries), bit(crl.Scheduled), crl.DER, int64(crl.Shard))
 	if err != nil {
 		return fmt.Errorf("insert CRL: %w", err)
 	}
@@ -91,25 +135,13 @@ func insertCRL(ctx context.Context, q tx, crl *ca.CRL) error {
 }
 
 // LatestCRL implements ca.CRLStore.
-func (s *Store) LatestCRL(ctx context.Context, issuerID string) (*ca.CRL, error) {
-	crl, err := latestCRL(ctx, s.db, issuerID)
+func (s *Store) LatestCRL(ctx context.Context, scope ca.CRLScope) (*ca.CRL, error) {
+	crl, err := previousCRL(ctx, s.db, scope, 0)
 	if err != nil {
 		return nil, s.explain("read CRL", err)
 	}
 	if crl == nil {
-		return nil, notFound("issuer", "CRL of issuer", issuerID)
-	}
-	return crl, nil
-}
-
-// latestCRL returns the CRL with the highest number, nil for none.
-func latestCRL(ctx context.Context, q querier, issuerID string) (*ca.CRL, error) {
-	crl, err := one(ctx, q, scanCRL, selectCRL+` WHERE issuer_id = $1 ORDER BY number DESC LIMIT 1`, issuerID)
-	if errors.Is(err, errNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read latest CRL: %w", err)
+		return nil, notFound("issuer", "CRL of issuer", scope.String())
 	}
 	return crl, nil
 }

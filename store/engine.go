@@ -65,6 +65,10 @@ type engine interface {
 	indexes(ctx context.Context, q querier, tables []string) ([]indexText, error)
 	// analyze follows a load, outside any transaction.
 	analyze(ctx context.Context) error
+	// changes returns how far the changes of statuses are complete: every one
+	// up to settled is committed or will never be, and none after newest was
+	// made yet.
+	changes(ctx context.Context, q querier) (settled, newest int64, err error)
 	// fault says what kind of failure an error of the driver is.
 	fault(err error) fault
 	// startJobs works off jobs until the returned stop is called.

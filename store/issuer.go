@@ -12,7 +12,7 @@ import (
 func scanIssuer(row scanner) (ca.Issuer, error) {
 	var i ca.Issuer
 	var der []byte
-	if err := row.Scan(&i.ID, &i.Purpose, &i.State, &der, &i.Parent, &i.KeyURI, fromJSON{&i.StatusURLs}); err != nil {
+	if err := row.Scan(&i.ID, &i.Purpose, &i.State, &der, &i.Parent, &i.KeyURI, fromJSON{&i.StatusURLs}, asInt{&i.CRLShards}, asInt{&i.CRLShardsEver}); err != nil {
 		return i, err
 	}
 	var err error
@@ -33,8 +33,9 @@ func (s *Store) CreateIssuers(ctx context.Context, issuers []ca.Issuer, crls []*
 			return conflict("", "use the authority that is there, or another database", "the database holds a certification authority already")
 		}
 		for ordinal, i := range issuers {
-			if _, err := q.exec(ctx, `INSERT INTO issuers (id, ordinal, purpose, state, der, parent, key_uri, status_urls)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, i.ID, int64(ordinal), i.Purpose, i.State, i.Certificate.Raw, i.Parent, i.KeyURI, listText(i.StatusURLs)); err != nil {
+			if _, err := q.exec(ctx, `INSERT INTO issuers (id, ordinal, purpose, state, der, parent, key_uri, status_urls, crl_shards, crl_shards_ever)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, i.ID, int64(ordinal), i.Purpose, i.State, i.Certificate.Raw, i.Parent, i.KeyURI,
+				listText(i.StatusURLs), int64(i.Shards()), int64(i.ShardsEver())); err != nil {
 				return fmt.Errorf("insert issuer %q: %w", i.ID, err)
 			}
 			if _, err := q.exec(ctx, `INSERT INTO crl_numbers (issuer_id, number) VALUES ($1, 0)`, i.ID); err != nil {
@@ -60,13 +61,31 @@ func (s *Store) Issuers(ctx context.Context) ([]ca.Issuer, error) {
 }
 
 func issuersOf(ctx context.Context, q querier) ([]ca.Issuer, error) {
-	return collect(ctx, q, scanIssuer, `SELECT id, purpose, state, der, parent, key_uri, status_urls FROM issuers ORDER BY ordinal`)
+	return collect(ctx, q, scanIssuer, `SELECT id, purpose, state, der, parent, key_uri, status_urls, crl_shards, crl_shards_ever FROM issuers ORDER BY ordinal`)
+}
+
+// issuersOfAnySchema is issuersOf for a database of an older schema, too. It
+// leaves out what that may not have.
+func issuersOfAnySchema(ctx context.Context, q querier) ([]ca.Issuer, error) {
+	return collect(ctx, q, scanIssuer, `SELECT id, purpose, state, der, parent, key_uri, status_urls, CAST(1 AS BIGINT), CAST(1 AS BIGINT) FROM issuers ORDER BY ordinal`)
 }
 
 // SetStatusURLs implements enroll.IssuerStore.
 func (s *Store) SetStatusURLs(ctx context.Context, issuerID string, urls []string, c enroll.Change) error {
 	return s.change(ctx, "set status URLs", c, func(ctx context.Context, q tx) error {
 		n, err := q.exec(ctx, `UPDATE issuers SET status_urls = $2 WHERE id = $1`, issuerID, listText(urls))
+		if err == nil && n == 0 {
+			return notFound("issuer", "issuer", issuerID)
+		}
+		return err
+	})
+}
+
+// SetCRLShards implements enroll.IssuerStore.
+func (s *Store) SetCRLShards(ctx context.Context, issuerID string, shards int, c enroll.Change) error {
+	return s.change(ctx, "set CRL shards", c, func(ctx context.Context, q tx) error {
+		n, err := q.exec(ctx, `UPDATE issuers SET crl_shards = $2, crl_shards_ever = CASE WHEN crl_shards_ever < $2 THEN $2 ELSE crl_shards_ever END
+			WHERE id = $1`, issuerID, int64(shards))
 		if err == nil && n == 0 {
 			return notFound("issuer", "issuer", issuerID)
 		}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -40,12 +41,31 @@ func scanBrokerLook(row scanner) (enroll.BrokerLook, error) {
 
 // NewestCRLs implements enroll.OverviewStore.
 func (s *Store) NewestCRLs(ctx context.Context) ([]*ca.CRL, error) {
-	all, err := collect(ctx, s.db, func(row scanner) (*ca.CRL, error) {
-		c := &ca.CRL{}
-		return c, row.Scan(&c.IssuerID, &c.Number, atTime{&c.ThisUpdate}, atTime{&c.NextUpdate}, &c.Entries)
-	}, `SELECT c.issuer_id, c.number, c.this_update, c.next_update, c.entries FROM issuers i
-		CROSS JOIN crls c WHERE c.issuer_id = i.id AND c.number = (SELECT n.number FROM crls n WHERE n.issuer_id = i.id ORDER BY n.number DESC LIMIT 1)`)
-	return all, s.explain("look at the CRLs", err)
+	issuers, err := collect(ctx, s.db, func(row scanner) (i ca.Issuer, err error) {
+		err = row.Scan(&i.ID, asInt{&i.CRLShards}, asInt{&i.CRLShardsEver})
+		return i, err
+	}, `SELECT id, crl_shards, crl_shards_ever FROM issuers ORDER BY ordinal`)
+	if err != nil {
+		return nil, s.explain("look at the issuers", err)
+	}
+	var all []*ca.CRL
+	for _, i := range issuers {
+		for _, scope := range i.CRLScopes() {
+			crl, err := one(ctx, s.db, func(row scanner) (*ca.CRL, error) {
+				c := &ca.CRL{}
+				return c, row.Scan(&c.IssuerID, asInt{&c.Shard}, &c.Number, atTime{&c.ThisUpdate}, atTime{&c.NextUpdate}, asInt{&c.Entries}, asBool{&c.Scheduled})
+			}, `SELECT issuer_id, shard, number, this_update, next_update, entries, scheduled FROM crls
+				WHERE issuer_id = $1 AND shard = $2 ORDER BY number DESC LIMIT 1`, scope.IssuerID, int64(scope.Shard))
+			if errors.Is(err, errNoRows) {
+				continue
+			}
+			if err != nil {
+				return nil, s.explain("look at the CRLs", err)
+			}
+			all = append(all, crl)
+		}
+	}
+	return all, nil
 }
 
 // OpenRevocations implements enroll.OverviewStore.

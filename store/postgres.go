@@ -206,6 +206,14 @@ func (e *postgresEngine) tableExists(ctx context.Context, q querier, name string
 	return n == 1, err
 }
 
+// changes have the id of their transaction, in whatever order those commit.
+func (e *postgresEngine) changes(ctx context.Context, q querier) (settled, newest int64, err error) {
+	_, err = one(ctx, q, func(row scanner) (struct{}, error) { return struct{}{}, row.Scan(&settled, &newest) },
+		`SELECT CAST(CAST(pg_snapshot_xmin(s) AS TEXT) AS BIGINT) - 1, CAST(CAST(pg_snapshot_xmax(s) AS TEXT) AS BIGINT) - 1
+		FROM pg_current_snapshot() AS s`)
+	return settled, newest, err
+}
+
 // writers is two: while one transaction waits for the disk the next one runs.
 func (e *postgresEngine) writers() int { return 2 }
 

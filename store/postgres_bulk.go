@@ -183,9 +183,9 @@ func (b *togetherBatch) orders(batch []*issuance, now int64) {
 func (b *togetherBatch) certificates(batch []*issuance, now int64) {
 	text := func(of func(is *issuance) string) []string { return columnOf(batch, of) }
 	b.add(len(batch), `INSERT INTO certificates (serial, sha256, subject, names, issuer_id, profile, holder_kind, holder_id,
-			not_before, not_after, key_sha256, cdp, der, recorded_at, status, reason, revoked_at)
-		SELECT *, $14::bigint, 'good', '', 0 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-			$9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::bytea[])
+			not_before, not_after, key_sha256, cdp, crl_shard, der, recorded_at, status, reason, revoked_at)
+		SELECT *, $15::bigint, 'good', '', 0 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+			$9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::bigint[], $14::bytea[])
 		ON CONFLICT (serial) DO NOTHING`,
 		text(serialOf), text(func(is *issuance) string { return is.cert.SHA256 }), text(func(is *issuance) string { return is.cert.Subject }),
 		text(func(is *issuance) string { return listText(is.cert.Names) }), text(func(is *issuance) string { return is.cert.IssuerID }),
@@ -193,6 +193,7 @@ func (b *togetherBatch) certificates(batch []*issuance, now int64) {
 		text(func(is *issuance) string { return is.cert.Holder.ID }),
 		columnOf(batch, func(is *issuance) int64 { return micros(is.cert.NotBefore) }), columnOf(batch, func(is *issuance) int64 { return micros(is.cert.NotAfter) }),
 		text(func(is *issuance) string { return is.cert.KeySHA256 }), text(func(is *issuance) string { return is.cert.CDP }),
+		columnOf(batch, func(is *issuance) int64 { return int64(is.cert.CRLShard) }),
 		columnOf(batch, func(is *issuance) []byte { return is.cert.DER }), now)
 }
 

@@ -300,7 +300,7 @@ func TestRestoreSettles_I20(t *testing.T) {
 			t.Errorf("keep %q: %+v, %v", keep, replay, err)
 		}
 		for range 5 {
-			draft, err := to.ReserveCRL(t.Context(), "devices")
+			draft, err := to.ReserveCRL(t.Context(), ca.CRLScope{IssuerID: "devices"}, ca.CRLKnown{})
 			if err != nil || len(numbers) > 0 && draft.Number <= numbers[len(numbers)-1] {
 				t.Fatalf("keep %q: CRL number %d after %v, %v", keep, draft.Number, numbers, err)
 			}

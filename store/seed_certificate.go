@@ -52,7 +52,7 @@ func newSeedCertificate(issuer ca.Issuer) (*seedCertificate, error) {
 		SerialNumber: serial, Subject: pkix.Name{CommonName: seedName}, NotBefore: from, NotAfter: until,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
 	}
-	c := &seedCertificate{issuer: issuer.ID, cdp: issuer.CDP()}
+	c := &seedCertificate{issuer: issuer.ID, cdp: issuer.CDP(0)}
 	if c.cdp != "" {
 		template.CRLDistributionPoints = []string{c.cdp}
 	}

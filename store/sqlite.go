@@ -189,6 +189,12 @@ func (e *sqliteEngine) tableExists(ctx context.Context, q querier, name string) 
 
 func (e *sqliteEngine) writers() int { return 1 }
 
+// changes are numbered by a trigger, one transaction after the other.
+func (e *sqliteEngine) changes(ctx context.Context, q querier) (settled, newest int64, err error) {
+	newest, err = value[int64](ctx, q, `SELECT COALESCE(MAX(change), 0) FROM certificates WHERE change > 0`)
+	return newest, newest, err
+}
+
 func (e *sqliteEngine) fault(err error) fault {
 	own, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {

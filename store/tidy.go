@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -116,20 +115,13 @@ func (s *Store) tidyPages(ctx context.Context, ids string, remove func(ctx conte
 	}
 }
 
-// tidyCRLs deletes an issuer's CRLs before its newest scheduled one, from which
-// the next one's entries are counted (ReserveCRL). The highest number ever
-// reserved is a row of its own.
+// tidyCRLs deletes the CRLs of each of an issuer's shards before the newest
+// scheduled one, from which the next one's entries are counted (ReserveCRL).
+// The highest number ever reserved is a row of its own.
 func (s *Store) tidyCRLs(ctx context.Context, issuerID string) (n int64, err error) {
-	err = s.write(ctx, func(ctx context.Context, q tx) error {
-		n = 0
-		newest, err := value[int64](ctx, q, `SELECT number FROM crls WHERE issuer_id = $1 AND scheduled = 1 ORDER BY number DESC LIMIT 1`, issuerID)
-		if errors.Is(err, errNoRows) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		n, err = q.exec(ctx, `DELETE FROM crls WHERE issuer_id = $1 AND number < $2`, issuerID, newest)
+	err = s.write(ctx, func(ctx context.Context, q tx) (err error) {
+		n, err = q.exec(ctx, `DELETE FROM crls WHERE issuer_id = $1 AND number < (SELECT MAX(newest.number) FROM crls newest
+			WHERE newest.issuer_id = $1 AND newest.shard = crls.shard AND newest.scheduled = 1)`, issuerID)
 		return err
 	})
 	return n, err

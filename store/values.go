@@ -90,6 +90,19 @@ func (a asBool) Scan(v any) error {
 	return nil
 }
 
+// asInt scans a column into an int.
+type asInt struct{ n *int }
+
+// Scan implements sql.Scanner.
+func (a asInt) Scan(v any) error {
+	n, ok := v.(int64)
+	if !ok {
+		return fmt.Errorf("a number is %T, not an integer", v)
+	}
+	*a.n = int(n)
+	return nil
+}
+
 // fromJSON scans a column of JSON text; empty text leaves the value alone.
 type fromJSON struct{ v any }
 

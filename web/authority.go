@@ -186,7 +186,7 @@ func (v *visit) issuerNode(view enroll.IssuerView) (issuerNode, error) {
 	}
 	crl, err := v.site.service.CRL(v.ctx(), view.ID)
 	if err == nil {
-		n.CRL = crlFactsOf(crl, v.site.now())
+		n.CRL = crlFactsOf(crl.CRL, v.site.now())
 	} else if !errors.Is(err, ca.IsKind(ca.KindNotFound)) {
 		return issuerNode{}, err
 	}

@@ -28,7 +28,7 @@ func TestAuthority(t *testing.T) {
 	if root := p.Find(".tree > li > .issuer h3").First().Text(); !strings.HasPrefix(root, "root") {
 		t.Errorf("the tree begins with %q", root)
 	}
-	for _, profile := range ca.Profiles() {
+	for _, profile := range s.service.Profiles() {
 		p.has(profile.Name)
 	}
 	trust := v.get("/authority/trust-bundle.pem")

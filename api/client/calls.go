@@ -154,6 +154,11 @@ func (c *Client) Issuers(ctx context.Context) iter.Seq2[enroll.IssuerView, error
 	return list[enroll.IssuerView](ctx, c, "/issuers", nil)
 }
 
+// SetCRLShards spreads an issuer's new certificates over a number of CRLs.
+func (c *Client) SetCRLShards(ctx context.Context, issuer string, shards int, opts ...Option) (*enroll.IssuerView, error) {
+	return send[enroll.IssuerView](ctx, c, at("issuers", issuer, "crl-shards"), enroll.ShardsRequest{Shards: shards}, opts)
+}
+
 // A Profile is what a kind of certificate looks like; durations are Go's.
 type Profile struct {
 	Name              string        `json:"name"`

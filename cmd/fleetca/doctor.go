@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -51,7 +52,7 @@ func newDoctorCommand() *cobra.Command {
 		Use:   "doctor --data DIR",
 		Short: "Look for what is wrong, and say what mends it",
 		Long: `Look at an installation from its own machine: folder, clock, disk, database, keys,
-expiry, CRLs, whether the URLs in certificates answer, and whether every broker
+expiry, CRLs, whether the URLs in certificates answer, OCSP too, and whether every broker
 shows a certificate that devices will take. The server may run meanwhile, and
 should. Exit code 1 when something fails.`,
 		Args: cobra.NoArgs,
@@ -92,7 +93,7 @@ func (d *doctor) examine(ctx context.Context) {
 	}{
 		{"folder", d.folder}, {"disk", d.disk}, {"database", d.openStore}, {"clock", d.clock},
 		{"keys", d.keys}, {"root key", d.rootKey}, {"expiry", d.expiry}, {"CRLs", d.crls},
-		{"status URLs", d.statusURLs}, {"brokers", d.brokers},
+		{"status URLs", d.statusURLs}, {"OCSP", d.ocsp}, {"brokers", d.brokers},
 	} {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		detail, err := c.look(ctx)
@@ -268,20 +269,27 @@ func (d *doctor) crls(ctx context.Context) (string, error) {
 	if d.store == nil {
 		return "", errNeedsStore
 	}
+	crls, err := d.store.NewestCRLs(ctx)
+	if err != nil {
+		return "", err
+	}
 	for _, i := range d.issuers {
-		crl, err := d.store.LatestCRL(ctx, i.ID)
-		if err != nil {
-			return "", fmt.Errorf("issuer %s: %w", i.ID, err)
+		for _, scope := range i.CRLScopes() {
+			if !slices.ContainsFunc(crls, func(c *ca.CRL) bool { return c.Scope() == scope }) {
+				return "", hinted(fmt.Errorf("issuer %s has no CRL", scope), "start the server: it publishes CRLs by itself")
+			}
 		}
+	}
+	for _, crl := range crls {
 		period, left := crl.NextUpdate.Sub(crl.ThisUpdate), time.Until(crl.NextUpdate)
 		switch {
 		case left <= 0:
-			return "", hinted(fmt.Errorf("the CRL of issuer %s lapsed on %s: brokers refuse every device", i.ID, day(crl.NextUpdate)), "start the server: it publishes CRLs by itself")
+			return "", hinted(fmt.Errorf("the CRL of issuer %s lapsed on %s: brokers refuse every device", crl.Scope(), day(crl.NextUpdate)), "start the server: it publishes CRLs by itself")
 		case left < period/2:
-			return "", warning{hinted(fmt.Errorf("CRL %d of issuer %s lapses on %s", crl.Number, i.ID, day(crl.NextUpdate)), "see that the server runs, and its log for publish-crl")}
+			return "", warning{hinted(fmt.Errorf("CRL %d of issuer %s lapses on %s", crl.Number, crl.Scope(), day(crl.NextUpdate)), "see that the server runs, and its log for publish-crl")}
 		}
 	}
-	return fmt.Sprintf("%d current", len(d.issuers)), nil
+	return fmt.Sprintf("%d current", len(crls)), nil
 }
 
 // statusURLs fetches what certificates name, as a broker or device would.
@@ -293,7 +301,7 @@ func (d *doctor) statusURLs(ctx context.Context) (string, error) {
 	for _, i := range d.issuers {
 		for _, url := range i.CDPs() {
 			err := fetchCRL(ctx, url, i.Certificate)
-			if err != nil && url == i.CDP() {
+			if err != nil && strings.HasPrefix(url, i.StatusURLs[len(i.StatusURLs)-1]+"/") {
 				return "", hinted(err, "see that the server runs, and that its public-host and status-addr are what others reach")
 			}
 			if err != nil {

@@ -16,6 +16,7 @@ import (
 func TestInstalledMetrics(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t)
+	mustRun(t, "doctor", "--data", s.dir) // asks the OCSP responder
 	admin := s.rest(t, "admin")
 	_, csr := newCSR(t, "dev-1")
 	admin.send(t, "POST", "/enrollments", map[string]any{"deviceId": "dev-1", "csr": csr})

@@ -100,7 +100,7 @@ func signRootCRL(ctx context.Context, cfg rootCRLConfig) (*ca.CRL, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.PublishCRL(ctx, root, true)
+	return a.PublishCRL(ctx, ca.CRLScope{IssuerID: root}, true)
 }
 
 // A rootLedger records who used the root's key.

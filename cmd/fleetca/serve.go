@@ -35,7 +35,7 @@ func newServeCommand() *cobra.Command {
 		Use:   "serve --data DIR",
 		Short: "Run the authority of a folder",
 		Long: `Run the authority that fleetca init made in a folder: HTTPS for people, HTTPS
-for machines (client certificates), and plain HTTP for status: CRLs, issuer
+for machines (client certificates), and plain HTTP for status: CRLs, OCSP, issuer
 certificates, /healthz, /readyz and /metrics. It is ready when /readyz answers 200.
 
 With --mqtts-addr it also runs an MQTT broker that demands client certificates
@@ -74,7 +74,7 @@ renewed, and an issuer's key that could not be used is tried again. SIGTERM stop
 	f.StringVar(&cfg.database, "database", "", "database URL (default SQLite at DIR/fleetca.db)")
 	f.StringVar(&cfg.peopleAddr, "people-addr", "127.0.0.1:8443", "HTTPS for people and API tokens")
 	f.StringVar(&cfg.machineAddr, "machine-addr", "127.0.0.1:9443", "HTTPS for machines and client certificates")
-	f.StringVar(&cfg.statusAddr, "status-addr", "127.0.0.1:8080", "plain HTTP for CRLs, health and metrics")
+	f.StringVar(&cfg.statusAddr, "status-addr", "127.0.0.1:8080", "plain HTTP for CRLs, OCSP, health and metrics")
 	f.StringVar(&cfg.mqttsAddr, "mqtts-addr", "", "run the embedded MQTT broker on this address, such as 127.0.0.1:8883")
 	f.StringSliceVar(&cfg.mosquitto, "mosquitto", nil, "folder of a Mosquitto on this host, as fleetca broker config mosquitto wrote it; may be repeated")
 	f.StringVar(&hosts, "public-host", "", "names and IP addresses that clients use, comma-separated; the first goes into URLs")

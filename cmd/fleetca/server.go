@@ -291,6 +291,7 @@ func (s *server) serve(ctx context.Context) error {
 	go s.keepSkew(background)
 	go s.service.KeepTokenUses(background)
 	go s.service.KeepRefusals(background)
+	go s.service.KeepStatus(background)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(&fleetCollector{service: s.service, log: s.cfg.log})

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 	cryptobyte_asn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -19,8 +20,8 @@ type Bundle struct {
 	Scopes []Scope // the issuers that the lists must cover
 }
 
-// A Scope is one issuer in a bundle and what the list of this issuer must
-// cover.
+// A Scope is what one list of a bundle is for: an issuer's certificates, or one
+// shard of them. The scopes of one issuer share no distribution point.
 type Scope struct {
 	Issuer *x509.Certificate
 	// DistributionPoints are all URLs in the CRL distribution points of this
@@ -28,6 +29,34 @@ type Scope struct {
 	// 4.2.1.13), in use or from before a status URL moved. A list that leaves
 	// one out makes brokers refuse good devices.
 	DistributionPoints []string
+}
+
+// signed reports whether the scope's issuer signed a list; nil when it did.
+func (s Scope) signed(list *x509.RevocationList) error {
+	if !bytes.Equal(list.RawIssuer, s.Issuer.RawSubject) {
+		return errors.New("it names another issuer")
+	}
+	return list.CheckSignatureFrom(s.Issuer)
+}
+
+// has reports whether a list that was admitted once was this scope's.
+func (s Scope) has(list *x509.RevocationList) bool {
+	if s.signed(list) != nil {
+		return false
+	}
+	point, err := FindIssuingDistributionPoint(list)
+	if err != nil || point == nil || len(s.DistributionPoints) == 0 {
+		return err == nil
+	}
+	return slices.ContainsFunc(s.DistributionPoints, point.Covers)
+}
+
+// missing says that no list is for the scope.
+func (s Scope) missing() error {
+	if len(s.DistributionPoints) == 0 {
+		return errors.New("the bundle has no list of this issuer")
+	}
+	return fmt.Errorf("the bundle has no list of this issuer that covers %q", s.DistributionPoints[len(s.DistributionPoints)-1])
 }
 
 const pemTypeCRL = "X509 CRL"

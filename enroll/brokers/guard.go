@@ -15,7 +15,9 @@ import (
 //
 //  1. the bundle is not empty, not too large, and nothing but revocation lists;
 //  2. every list belongs to exactly one scope: same issuer name (RFC 5280
-//     section 5.1.2.3) and a signature that verifies with the issuer's key;
+//     section 5.1.2.3), a signature that verifies with the issuer's key, and,
+//     where the issuer has several, an issuing distribution point that is the
+//     scope's;
 //  3. every scope has exactly one list;
 //  4. the list is current: this update is not in the future, next update is;
 //  5. it says which certificates it speaks for, all of its issuer's that name
@@ -44,8 +46,8 @@ const (
 	ProblemMalformed     Problem = "malformed"      // does not parse, or has something beside the lists
 	ProblemUnknownIssuer Problem = "unknown-issuer" // a list of an issuer without a scope
 	ProblemSignature     Problem = "signature"      // not signed by the issuer that it names
-	ProblemDuplicate     Problem = "duplicate"      // two lists for one issuer
-	ProblemMissing       Problem = "missing"        // no list for an issuer in scope
+	ProblemDuplicate     Problem = "duplicate"      // two lists for one scope
+	ProblemMissing       Problem = "missing"        // no list for a scope
 	ProblemExpired       Problem = "expired"        // next update is past, or absent
 	ProblemNotYetValid   Problem = "not-yet-valid"  // this update is in the future
 	ProblemScope         Problem = "scope"          // partial, delta, indirect, or without a usable scope
@@ -115,37 +117,61 @@ func assign(lists []*x509.RevocationList, scopes []Scope) ([]*x509.RevocationLis
 			return nil, err
 		}
 		if ordered[i] != nil {
-			return nil, refuse(ProblemDuplicate, list, errors.New("a second list of this issuer"))
+			return nil, refuse(ProblemDuplicate, list, errors.New("a second list for the same certificates of this issuer"))
 		}
 		ordered[i] = list
 	}
 	for i, list := range ordered {
 		if list == nil {
 			return nil, &GuardError{Problem: ProblemMissing, Issuer: scopes[i].Issuer.Subject.String(),
-				Err: errors.New("the bundle has no list of this issuer")}
+				Err: scopes[i].missing()}
 		}
 	}
 	return ordered, nil
 }
 
-// scopeOf finds the scope of a list by the issuer's name and key. Two issuers
-// may share a name, after a change of key.
+// scopeOf finds the scope of a list by the issuer's name and key, and by the
+// issuing distribution point where that issuer has several. Two issuers may
+// share a name, after a change of key.
 func scopeOf(list *x509.RevocationList, scopes []Scope) (int, error) {
 	var failure error
+	var signed []int
 	for i, scope := range scopes {
-		if !bytes.Equal(list.RawIssuer, scope.Issuer.RawSubject) {
-			continue
+		switch err := scope.signed(list); {
+		case err == nil:
+			signed = append(signed, i)
+		case bytes.Equal(list.RawIssuer, scope.Issuer.RawSubject):
+			failure = err
 		}
-		err := list.CheckSignatureFrom(scope.Issuer)
-		if err == nil {
-			return i, nil
-		}
-		failure = err
 	}
-	if failure != nil {
+	switch {
+	case len(signed) == 1:
+		return signed[0], nil // whether it covers what it must is looked at later
+	case len(signed) > 1:
+		return shardOf(list, scopes, signed)
+	case failure != nil:
 		return 0, refuse(ProblemSignature, list, fmt.Errorf("check signature: %w", failure))
 	}
 	return 0, refuse(ProblemUnknownIssuer, list, errors.New("the broker does not trust this issuer"))
+}
+
+// shardOf finds the one scope of several of an issuer that a list is for.
+func shardOf(list *x509.RevocationList, scopes []Scope, candidates []int) (int, error) {
+	point, err := FindIssuingDistributionPoint(list)
+	switch {
+	case err != nil:
+		return 0, refuse(ProblemScope, list, err)
+	case point == nil:
+		return 0, refuse(ProblemScope, list, errors.New("it has no issuing distribution point, and its issuer has several lists"))
+	}
+	found := slices.DeleteFunc(candidates, func(i int) bool { return !slices.ContainsFunc(scopes[i].DistributionPoints, point.Covers) })
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return 0, refuse(ProblemUncovered, list, errors.New("it covers no distribution point that certificates of this issuer name"))
+	}
+	return 0, refuse(ProblemScope, list, errors.New("it speaks for certificates that another list of its issuer speaks for"))
 }
 
 func (g *Guard) checkList(list *x509.RevocationList, scope Scope, previous []*x509.RevocationList) error {
@@ -229,9 +255,7 @@ func checkNumber(list *x509.RevocationList, scope Scope, previous []*x509.Revoca
 	if list.Number == nil || list.Number.Sign() < 0 || list.Number.BitLen() > 159 {
 		return refuse(ProblemNumber, list, errors.New("it has no number between 0 and 2^159"))
 	}
-	i := slices.IndexFunc(previous, func(p *x509.RevocationList) bool {
-		return bytes.Equal(p.RawIssuer, scope.Issuer.RawSubject) && p.CheckSignatureFrom(scope.Issuer) == nil
-	})
+	i := slices.IndexFunc(previous, scope.has)
 	if i < 0 || previous[i].Number == nil {
 		return nil
 	}

@@ -41,6 +41,8 @@ func TestGuardRefuses(t *testing.T) {
 		idp[1] += 3
 		return idp
 	}
+	shard := *a // another list of the same issuer
+	shard.URL = "http://crl.test/a/1.crl"
 	garbled := slices.Clone(good)
 	garbled[len(garbled)/2] ^= 1
 
@@ -66,6 +68,12 @@ func TestGuardRefuses(t *testing.T) {
 		{"unknown issuer", join(good, b.CRL(brokertest.List{})), scopes(a), brokers.ProblemUnknownIssuer},
 		{"missing", good, scopes(a, b), brokers.ProblemMissing},
 		{"twice", join(good, a.CRL(brokertest.List{Number: 12})), scopes(a), brokers.ProblemDuplicate},
+		{"a shard missing", good, scopes(a, &shard), brokers.ProblemMissing},
+		{"a shard twice", join(shard.CRL(brokertest.List{Number: 12}), good, shard.CRL(brokertest.List{Number: 11})), scopes(a, &shard), brokers.ProblemDuplicate},
+		{"a list for two shards", join(good, shard.CRL(brokertest.List{Number: 12, IDP: brokertest.IDP(a.URL, shard.URL)})), scopes(a, &shard), brokers.ProblemScope},
+		{"a list for no shard", join(good, shard.CRL(brokertest.List{Number: 12, IDP: brokertest.IDP("http://crl.test/a/2.crl")})), scopes(a, &shard), brokers.ProblemUncovered},
+		{"a shard's list without IDP", join(good, shard.CRL(brokertest.List{Number: 12, NoIDP: true})), scopes(a, &shard), brokers.ProblemScope},
+		{"an older list of one shard", join(shard.CRL(brokertest.List{Number: 12}), a.CRL(brokertest.List{Number: 9})), scopes(a, &shard), brokers.ProblemNumber},
 		{"wrong signature", namesake.CRL(brokertest.List{Number: 11}), scopes(a), brokers.ProblemSignature},
 		{"expired", a.CRL(brokertest.List{Number: 11, ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(-time.Second)}), scopes(a), brokers.ProblemExpired},
 		{"from the future", a.CRL(brokertest.List{Number: 11, ThisUpdate: time.Now().Add(10 * time.Minute)}), scopes(a), brokers.ProblemNotYetValid},
@@ -111,6 +119,8 @@ func TestGuardRefuses(t *testing.T) {
 
 func TestGuardAdmits(t *testing.T) {
 	a, b := brokertest.NewCA(t, "a"), brokertest.NewCA(t, "b")
+	shard := *a // another list of the same issuer
+	shard.URL = "http://crl.test/a/1.crl"
 	successor := brokertest.NewCA(t, "a") // same name, new key: both in use for a while
 	successor.URL = "http://crl.test/a2.crl"
 	first := a.CRL(brokertest.List{Number: 10})
@@ -122,6 +132,7 @@ func TestGuardAdmits(t *testing.T) {
 		pem    []byte
 		scopes []brokers.Scope
 	}{
+		{"shards, each numbered by itself", join(shard.CRL(brokertest.List{Number: 3}), a.CRL(brokertest.List{Number: 11})), []brokers.Scope{a.Scope(), shard.Scope()}},
 		{"the same again", first, []brokers.Scope{a.Scope()}},
 		{"a newer one", a.CRL(brokertest.List{Number: 11}), []brokers.Scope{a.Scope()}},
 		{"an issuer more, in another order", join([]byte("\n"), b.CRL(brokertest.List{Number: 1}), []byte("\r\n"), first), []brokers.Scope{a.Scope(), b.Scope()}},

@@ -83,6 +83,7 @@ var commitTests = []test{
 			f.token(enroll.EnrollmentToken{ID: token, WorkOrder: "o1", Uses: 2})
 			i := f.spending(device, token)
 			c := claimOf(i)
+			i.Certificate.CRLShard = n
 			c.Order, c.Device.Group, c.Device.Attributes = "o1", "line 4", map[string]string{"n": fmt.Sprint(n)}
 			c.Idempotency = &enroll.Idempotency{Scope: "s", Key: device, RequestHash: sum(device)}
 			if n%2 == 0 { // its registration is kept where the claim says nothing

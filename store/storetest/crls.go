@@ -14,7 +14,7 @@ import (
 // reserve reserves a CRL number of the issuer of devices.
 func (f *fixture) reserve() ca.CRLDraft {
 	f.Helper()
-	draft, err := f.store.ReserveCRL(f.ctx, "devices")
+	draft, err := f.store.ReserveCRL(f.ctx, ca.CRLScope{IssuerID: "devices"}, ca.CRLKnown{})
 	f.must(err)
 	return draft
 }
@@ -68,7 +68,7 @@ var crlTests = []test{
 		d := f.publish(f.now, false)
 		f.wantKind(f.store.SaveCRL(f.ctx, f.crl(d.Number, f.now, true)), enroll.KindConflict)
 		f.wantKind(f.store.SaveCRL(f.ctx, f.crl(d.Number+1, f.now, true)), enroll.KindConflict)
-		latest, err := f.store.LatestCRL(f.ctx, "devices")
+		latest, err := f.store.LatestCRL(f.ctx, ca.CRLScope{IssuerID: "devices"})
 		f.must(err)
 		f.sameJSON(latest, f.crl(d.Number, f.now, false))
 		if string(latest.DER) != string(f.crl(d.Number, f.now, false).DER) {
@@ -80,7 +80,7 @@ var crlTests = []test{
 		early, late := f.reserve(), f.reserve()
 		f.must(f.store.SaveCRL(f.ctx, f.crl(late.Number, f.now, false)))
 		f.must(f.store.SaveCRL(f.ctx, f.crl(early.Number, f.now, true)))
-		latest, err := f.store.LatestCRL(f.ctx, "devices")
+		latest, err := f.store.LatestCRL(f.ctx, ca.CRLScope{IssuerID: "devices"})
 		f.must(err)
 		if latest.Number != late.Number {
 			f.Fatalf("number %d, want %d", latest.Number, late.Number)
@@ -148,13 +148,120 @@ var crlTests = []test{
 			f.Fatalf("entries are %+v", d.Entries)
 		}
 	}},
+	{"I10 after a position a draft holds what changed, released ones too", func(f *fixture) {
+		f.issuers()
+		f.enroll("d1")
+		f.revoke("d1", ca.ReasonKeyCompromise)
+		f.enroll("d2")
+		f.must(f.store.HoldDevice(f.ctx, "d2", f.now, f.change("device.hold", "device:d2")))
+		whole := f.reserve()
+		if !whole.Whole || len(whole.Entries) != 2 || whole.Position <= 0 {
+			f.Fatalf("draft %+v", whole)
+		}
+		held, fresh := f.enroll("d3"), f.enroll("d4")
+		f.must(f.store.ReleaseDevice(f.ctx, "d2", f.now, f.change("device.release", "device:d2")))
+		f.revoke("d4", ca.ReasonSuperseded)
+		known := ca.CRLKnown{Position: whole.Position, Number: 1}
+		later, err := f.store.ReserveCRL(f.ctx, ca.CRLScope{IssuerID: "devices"}, known)
+		f.must(err)
+		if later.Whole || len(later.Entries) != 2 || !has(later, fresh.SerialNumber) || has(later, held.SerialNumber) || later.Position < whole.Position {
+			f.Fatalf("draft %+v", later)
+		}
+		for _, e := range later.Entries {
+			if (e.Reason == "") != (e.SerialNumber != fresh.SerialNumber) {
+				f.Fatalf("entry %+v", e)
+			}
+		}
+		if later.Previous == nil || later.Previous.DER != nil || later.Previous.Number != 1 {
+			f.Fatalf("the known CRL before is %+v", later.Previous)
+		}
+		again, err := f.store.ReserveCRL(f.ctx, ca.CRLScope{IssuerID: "devices"}, ca.CRLKnown{Position: later.Position})
+		f.must(err)
+		for _, e := range again.Entries {
+			if !has(later, e.SerialNumber) { // they may be told again
+				f.Fatalf("draft %+v", again)
+			}
+		}
+		if len(again.Previous.DER) == 0 {
+			f.Fatalf("the CRL before is %+v", again.Previous)
+		}
+	}},
+	{"I13 every change of a status is told, once it is committed", func(f *fixture) {
+		f.issuers()
+		_, start, err := f.store.ChangedSince(f.ctx, -1)
+		f.must(err)
+		d1, d2 := f.enroll("d1"), f.enroll("d2")
+		changed, at, err := f.store.ChangedSince(f.ctx, start)
+		f.must(err)
+		if slices.Contains(changed, d1.SerialNumber) || slices.Contains(changed, d2.SerialNumber) {
+			f.Fatalf("an issuance is told: %v", changed)
+		}
+		for _, do := range []func(){
+			func() { f.must(f.store.HoldDevice(f.ctx, "d1", f.now, f.change("device.hold", "device:d1"))) },
+			func() { f.must(f.store.ReleaseDevice(f.ctx, "d1", f.now, f.change("device.release", "device:d1"))) },
+			func() { f.revoke("d1", ca.ReasonSuperseded) },
+		} {
+			do()
+			if changed, at, err = f.store.ChangedSince(f.ctx, at); err != nil || !slices.Contains(changed, d1.SerialNumber) {
+				f.Fatalf("changed %v, %v", changed, err)
+			}
+		}
+		_, err = f.store.RevokeCertificate(f.ctx, d2.SerialNumber, ca.ReasonSuperseded, f.now, f.change("certificate.revoke", "certificate:2"))
+		f.must(err)
+		if changed, _, err = f.store.ChangedSince(f.ctx, at); err != nil || !slices.Contains(changed, d2.SerialNumber) {
+			f.Fatalf("changed %v, %v", changed, err)
+		}
+	}},
+	{"shards have CRLs of their own, under one row of numbers", func(f *fixture) {
+		f.issuers()
+		f.must(f.store.SetCRLShards(f.ctx, "devices", 3, f.change("issuer.crl-shards", "issuer:devices")))
+		f.must(f.store.SetCRLShards(f.ctx, "devices", 2, f.change("issuer.crl-shards", "issuer:devices")))
+		all, err := f.store.Issuers(f.ctx)
+		f.must(err)
+		if all[1].Shards() != 2 || all[1].ShardsEver() != 3 || len(all[1].CRLScopes()) != 3 {
+			f.Fatalf("issuer %+v", all[1])
+		}
+		i := f.enrollment("d1")
+		i.Certificate.CRLShard = 2
+		f.must(f.commit(i))
+		f.revoke("d1", ca.ReasonSuperseded)
+		last := int64(1)
+		for shard := range 3 {
+			scope := ca.CRLScope{IssuerID: "devices", Shard: shard}
+			d, err := f.store.ReserveCRL(f.ctx, scope, ca.CRLKnown{})
+			f.must(err)
+			if has(d, i.Certificate.SerialNumber) != (shard == 2) || d.Number <= last || (d.Previous == nil) != (shard > 0) {
+				f.Fatalf("shard %d: draft %+v", shard, d)
+			}
+			last = d.Number
+			crl := f.crl(d.Number, f.now, true)
+			crl.Shard = shard
+			f.must(f.store.SaveCRL(f.ctx, crl))
+			latest, err := f.store.LatestCRL(f.ctx, scope)
+			f.must(err)
+			f.sameJSON(latest, crl)
+		}
+		newest, err := f.store.NewestCRLs(f.ctx)
+		f.must(err)
+		if len(newest) != 3 || newest[2].Shard != 2 || newest[2].Number != last {
+			f.Fatalf("newest %+v", newest)
+		}
+		cert, err := f.store.Certificate(f.ctx, i.Certificate.SerialNumber)
+		f.must(err)
+		if cert.CRLShard != 2 {
+			f.Fatalf("shard %d", cert.CRLShard)
+		}
+		f.unchanged(func() {
+			f.wantKind(f.store.SetCRLShards(f.ctx, "none", 2, f.change("issuer.crl-shards", "issuer:none")), ca.KindNotFound)
+		})
+	}},
 	{"a CRL of an unknown issuer is not found", func(f *fixture) {
 		f.issuers()
-		_, err := f.store.ReserveCRL(f.ctx, "none")
+		_, err := f.store.ReserveCRL(f.ctx, ca.CRLScope{IssuerID: "none"}, ca.CRLKnown{})
 		f.wantKind(err, ca.KindNotFound)
-		_, err = f.store.LatestCRL(f.ctx, "none")
+		_, err = f.store.LatestCRL(f.ctx, ca.CRLScope{IssuerID: "none"})
 		f.wantKind(err, ca.KindNotFound)
-		_, err = f.store.LatestCRL(f.ctx, "root")
+		_, err = f.store.LatestCRL(f.ctx, ca.CRLScope{IssuerID: "root"})
 		f.wantKind(err, ca.KindNotFound)
 		f.wantKind(f.store.SaveCRL(f.ctx, &ca.CRL{IssuerID: "none", Number: 1, DER: []byte("x")}), ca.KindNotFound)
 	}},
@@ -175,7 +282,7 @@ var issuerTests = []test{
 				f.Fatalf("issuer %d is %+v, want %+v", n, g, w)
 			}
 		}
-		crl, err := f.store.LatestCRL(f.ctx, "devices")
+		crl, err := f.store.LatestCRL(f.ctx, ca.CRLScope{IssuerID: "devices"})
 		f.must(err)
 		f.sameJSON(crl, f.crl(1, f.now, true))
 	}},

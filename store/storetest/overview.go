@@ -43,7 +43,7 @@ var overviewTests = []test{
 	}},
 	{"the newest CRLs come without their bytes", func(f *fixture) {
 		f.issuers()
-		draft, err := f.store.ReserveCRL(f.ctx, "devices")
+		draft, err := f.store.ReserveCRL(f.ctx, ca.CRLScope{IssuerID: "devices"}, ca.CRLKnown{})
 		f.must(err)
 		f.must(f.store.SaveCRL(f.ctx, f.crl(draft.Number, f.now.Add(time.Minute), false)))
 		crls, err := f.store.NewestCRLs(f.ctx)

@@ -125,7 +125,7 @@ var raceTests = []test{
 		f.issuers()
 		numbers := make([]int64, racers)
 		errs := race(racers, func(n int) error {
-			draft, err := f.store.ReserveCRL(f.ctx, "devices")
+			draft, err := f.store.ReserveCRL(f.ctx, ca.CRLScope{IssuerID: "devices"}, ca.CRLKnown{})
 			numbers[n] = draft.Number
 			return err
 		})

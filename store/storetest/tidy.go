@@ -39,7 +39,7 @@ var tidyTests = []test{
 		late := f.publish(f.now.Add(2*time.Minute), false)
 		f.tidy(f.now, enroll.Tidied{CRLs: 2})
 		f.tidy(f.now, enroll.Tidied{})
-		latest, err := f.store.LatestCRL(f.ctx, "devices")
+		latest, err := f.store.LatestCRL(f.ctx, ca.CRLScope{IssuerID: "devices"})
 		f.must(err)
 		if latest.Number != late.Number {
 			f.Fatalf("the latest is %d, not %d", latest.Number, late.Number)

@@ -130,7 +130,7 @@ func checkIdentity(name string) error {
 // revocations are the lists in force. They do not change.
 type revocations struct {
 	byList   []*revocation
-	byIssuer sync.Map // RawSubject and public key of an issuer -> *revocation, found once
+	byIssuer sync.Map // RawSubject and public key of an issuer -> []*revocation, found once
 }
 
 // A revocation is one list, made ready to be asked.
@@ -171,9 +171,9 @@ func (r *revocations) check(chain []*x509.Certificate, now time.Time) error {
 		return errors.New("the client certificate is itself a trust anchor")
 	}
 	for i, certificate := range chain[:len(chain)-1] {
-		revocation := r.of(chain[i+1])
-		if revocation == nil {
-			return fmt.Errorf("no revocation list of the issuer %q is loaded", chain[i+1].Subject)
+		revocation, err := r.of(chain[i+1]).speakingFor(certificate, chain[i+1])
+		if err != nil {
+			return err
 		}
 		if err := revocation.check(certificate, now); err != nil {
 			return err
@@ -182,19 +182,41 @@ func (r *revocations) check(chain []*x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// of finds the list that this issuer signed, nil for none.
-func (r *revocations) of(issuer *x509.Certificate) *revocation {
+// lists of one issuer: one, or one for each shard of its certificates.
+type issuerLists []*revocation
+
+// of finds the lists that this issuer signed.
+func (r *revocations) of(issuer *x509.Certificate) issuerLists {
 	key := string(issuer.RawSubject) + string(issuer.RawSubjectPublicKeyInfo)
 	if found, ok := r.byIssuer.Load(key); ok {
-		return found.(*revocation)
+		return found.(issuerLists)
 	}
+	var lists issuerLists
 	for _, revocation := range r.byList {
 		if bytes.Equal(revocation.list.RawIssuer, issuer.RawSubject) && revocation.list.CheckSignatureFrom(issuer) == nil {
-			r.byIssuer.Store(key, revocation)
-			return revocation
+			lists = append(lists, revocation)
 		}
 	}
-	return nil
+	r.byIssuer.Store(key, lists)
+	return lists
+}
+
+// speakingFor returns the list whose issuing distribution point lists one of
+// the certificate's (RFC 5280, 6.3.3 (b)(2)).
+func (l issuerLists) speakingFor(certificate, issuer *x509.Certificate) (*revocation, error) {
+	if len(l) == 0 {
+		return nil, fmt.Errorf("no revocation list of the issuer %q is loaded", issuer.Subject)
+	}
+	points := certificate.CRLDistributionPoints
+	for _, r := range l {
+		if r.point == nil || len(points) == 0 && len(l) == 1 || slices.ContainsFunc(points, r.point.Covers) {
+			return r, nil
+		}
+	}
+	if len(points) == 0 {
+		return nil, fmt.Errorf("no revocation list of %q speaks for a certificate without a distribution point", issuer.Subject)
+	}
+	return nil, fmt.Errorf("the revocation list of %q does not speak for the distribution point %q", issuer.Subject, points[0])
 }
 
 func (r *revocation) check(certificate *x509.Certificate, now time.Time) error {
@@ -203,10 +225,6 @@ func (r *revocation) check(certificate *x509.Certificate, now time.Time) error {
 	}
 	if r.serials[string(certificate.SerialNumber.Bytes())] {
 		return fmt.Errorf("certificate %x is revoked", certificate.SerialNumber)
-	}
-	points := certificate.CRLDistributionPoints
-	if len(points) > 0 && r.point != nil && !slices.ContainsFunc(points, r.point.Covers) {
-		return fmt.Errorf("the revocation list of %q does not speak for the distribution point %q", r.list.Issuer, points[0])
 	}
 	return nil
 }
