@@ -150,9 +150,9 @@ var crlTests = []test{
 	}},
 	{"I10 after a position a draft holds what changed, released ones too", func(f *fixture) {
 		f.issuers()
-		f.enroll("d1")
+		before := f.enroll("d1")
 		f.revoke("d1", ca.ReasonKeyCompromise)
-		f.enroll("d2")
+		released := f.enroll("d2")
 		f.must(f.store.HoldDevice(f.ctx, "d2", f.now, f.change("device.hold", "device:d2")))
 		whole := f.reserve()
 		if !whole.Whole || len(whole.Entries) != 2 || whole.Position <= 0 {
@@ -164,11 +164,14 @@ var crlTests = []test{
 		known := ca.CRLKnown{Position: whole.Position, Number: 1}
 		later, err := f.store.ReserveCRL(f.ctx, ca.CRLScope{IssuerID: "devices"}, known)
 		f.must(err)
-		if later.Whole || len(later.Entries) != 2 || !has(later, fresh.SerialNumber) || has(later, held.SerialNumber) || later.Position < whole.Position {
+		if later.Whole || !has(later, fresh.SerialNumber) || !has(later, released.SerialNumber) || has(later, held.SerialNumber) || later.Position < whole.Position {
 			f.Fatalf("draft %+v", later)
 		}
+		// What was told before may be told again, as it is: while a transaction of
+		// anybody on the cluster is under way, the position stays behind it.
+		want := map[ca.SerialNumber]ca.Reason{before.SerialNumber: ca.ReasonKeyCompromise, released.SerialNumber: "", fresh.SerialNumber: ca.ReasonSuperseded}
 		for _, e := range later.Entries {
-			if (e.Reason == "") != (e.SerialNumber != fresh.SerialNumber) {
+			if reason, known := want[e.SerialNumber]; !known || e.Reason != reason {
 				f.Fatalf("entry %+v", e)
 			}
 		}

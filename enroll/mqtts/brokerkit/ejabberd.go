@@ -44,6 +44,7 @@ modules:
 func startEjabberd(t testing.TB, s Setup) *Broker {
 	t.Helper()
 	find(t, "ejabberdctl", "ejabberd")
+	find(t, "erl", "erlang-base")
 	dir, free := newFolder(t), ports(t, 3)
 	if err := installEjabberd(dir, s); err != nil {
 		t.Fatal(err)
