@@ -36,8 +36,8 @@ const (
 
 // contract is the table of the REST contract, in its order.
 var contract = []contractRow{
-	{"POST /enrollments", "201", "token? deviceId csr workOrder? profile? attributes?", enrolled},
-	{"POST /enrollments/batch", "200", "idempotencyKey token? deviceId csr workOrder? profile? attributes?", batchFields},
+	{"POST /enrollments", "201", "token? deviceId? csr workOrder? profile? attributes?", enrolled},
+	{"POST /enrollments/batch", "200", "idempotencyKey token? deviceId? csr workOrder? profile? attributes?", batchFields},
 	{"POST /renewals", "201", "csr?", enrolled},
 	{"GET /devices", "200", "", list(deviceFields)},
 	{"POST /devices", "201", "any", deviceFields},

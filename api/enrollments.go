@@ -1,14 +1,17 @@
 package api
 
 import (
+	"errors"
+
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 )
 
 func (a *API) postEnrollment(x *exchange, in enroll.EnrollRequest) (*enroll.Enrollment, error) {
 	if x.principal.Name == "" && in.Token == "" {
-		return nil, ca.Errorf(enroll.KindUnauthenticated, "token", `give the enrollment token as "token", or send "Authorization: Bearer TOKEN"`,
-			"an enrollment needs an enrollment token or an API token")
+		if err := a.admitIDevID(x); err != nil {
+			return nil, err
+		}
 	}
 	e, err := a.service.EnrollDevice(x.ctx(), x.call(), in)
 	a.metrics.issued("enroll", e, err)
@@ -17,6 +20,24 @@ func (a *API) postEnrollment(x *exchange, in enroll.EnrollRequest) (*enroll.Enro
 		return nil, err
 	}
 	return x.enrolled(e), nil
+}
+
+// admitIDevID lets in a device by its manufacturer's certificate: the one
+// credential there is left.
+func (a *API) admitIDevID(x *exchange) error {
+	if !x.machines || x.r.TLS == nil || len(x.r.TLS.PeerCertificates) == 0 {
+		return ca.Errorf(enroll.KindUnauthenticated, "token", `give the enrollment token as "token", or send "Authorization: Bearer TOKEN", or come with a manufacturer's certificate to the machine listener`,
+			"an enrollment needs an enrollment token, an API token or a manufacturer's certificate")
+	}
+	p, err := a.service.AuthenticateIDevID(x.ctx(), x.r.TLS.PeerCertificates)
+	if err != nil {
+		if errors.Is(err, ca.IsKind(enroll.KindUnknownManufacturer)) || errors.Is(err, ca.IsKind(enroll.KindBadIDevID)) {
+			a.countFailure(x.r)
+		}
+		return err
+	}
+	x.principal = *p
+	return nil
 }
 
 // RenewalRequest is the body of a renewal.

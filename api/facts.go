@@ -1,5 +1,7 @@
 package api
 
+import "github.com/fleetca/fleetca/enroll"
+
 // facts are what the service checks or gives, and Go types do not say, by
 // "Component.property", or "*.property" for those of the name that have no
 // fact of their own. Every string of an answer has an example.
@@ -58,6 +60,16 @@ var facts = map[string]schema{
 	"APIToken.name":    {"description": "what it is for", "examples": []string{"line 3"}},
 	"NewAPIToken.name": {"description": "what it is for", "maxLength": 128, "examples": []string{"line 3"}},
 	"Whoami.actor":     {"description": "as the audit trail names the caller", "examples": []string{"user:eve"}},
+
+	// Manufacturers.
+	"Manufacturer.id": identifier("acme", ""), "NewManufacturer.id": identifier("acme", "not . or .."),
+	"Manufacturer.subject":        {"examples": []string{"O=Acme,CN=Acme IDevID Root"}},
+	"NewManufacturer.certificate": {"description": "PEM, of the authority that signs the devices' certificates, or one above it", "examples": []string{exampleCertificate}},
+	"ManifestEntry.deviceId":      identifier("pump-0001", ""), "ManifestEntry.workOrder": identifier("wo-1042", "whose quota the device takes one of"),
+	"ManifestEntry.subjectSerial": {"description": "serialNumber of the certificate's subject (X.520)", "maxLength": 64, "examples": []string{"PID:ACME-7 SN:0001"}},
+	"ManifestEntry.serialNumber":  serialOrNone("of the certificate that it enrolled for last; missing while it has not"),
+	"ManifestRequest.csv":         {"description": "CSV (RFC 4180) of 500 lines at most. " + enroll.ManifestHint + ".", "examples": []string{"subjectSerial,deviceId,workOrder\nPID:ACME-7 SN:0001,pump-0001,wo-1042\n"}},
+	"ManifestRemoval.deviceIds":   {"minItems": 1, "maxItems": enroll.MaxManifestRows, "examples": [][]string{{"pump-0001"}}},
 
 	// Identifiers that are made here. They sort by time.
 	"APIToken.id": made, "Whoami.tokenId": made, "EnrollmentToken.id": made, "Event.id": made, "Revocation.id": made, "Rotation.id": made, "Verification.id": made,

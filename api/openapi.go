@@ -99,7 +99,7 @@ var securitySchemes = schema{
 	},
 	"clientCertificate": schema{
 		"type":        "mutualTLS",
-		"description": "A certificate issued here, neither held nor revoked, on the machine listener. The scope is what it identifies: device or agent.",
+		"description": "A certificate on the machine listener: one issued here, neither held nor revoked, whose scope is what it identifies, device or agent; or with the scope idevid one of a registered manufacturer.",
 	},
 }
 
@@ -118,6 +118,9 @@ func (u Rule) security() []schema {
 	}
 	for _, kind := range u.Holders {
 		alternatives = append(alternatives, schema{"clientCertificate": []string{string(kind)}})
+	}
+	if u.IDevID {
+		alternatives = append(alternatives, schema{"clientCertificate": []string{"idevid"}})
 	}
 	if u.EnrollmentToken {
 		alternatives = append(alternatives, schema{})
@@ -142,6 +145,9 @@ func (u Rule) credentials() string {
 			own = " that its path names"
 		}
 		who = append(who, fmt.Sprintf("the client certificate of a %s%s (machine listener)", kind, own))
+	}
+	if u.IDevID {
+		who = append(who, "the client certificate of a manufacturer's device (machine listener)")
 	}
 	if u.EnrollmentToken {
 		who = append(who, "an enrollment token in the body")

@@ -22,7 +22,8 @@ func csrKinds() []ca.Kind {
 func enrollmentKinds() []ca.Kind {
 	return append(csrKinds(), ca.KindNotFound, ca.KindProfile, enroll.KindDuplicateDevice, enroll.KindDeviceRevoked, enroll.KindDeviceHeld,
 		enroll.KindTokenUnknown, enroll.KindTokenExpired, enroll.KindTokenUsed, enroll.KindTokenOtherDevice, enroll.KindTokenOtherOrder,
-		enroll.KindOrderClosed, enroll.KindQuotaReached)
+		enroll.KindOrderClosed, enroll.KindQuotaReached,
+		enroll.KindUnknownManufacturer, enroll.KindBadIDevID, enroll.KindNotInManifest, enroll.KindIDevIDUsed)
 }
 
 // problems returns every kind of error that a call can answer with: its own,

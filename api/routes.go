@@ -18,7 +18,7 @@ const (
 
 // routes is the table of calls: the REST contract, and who may make them.
 func routes() []Route {
-	return slices.Concat(deviceRoutes(), lifeRoutes(), bulkRoutes(), brokerRoutes(), orderRoutes(), ledgerRoutes(), accountRoutes(), overviewRoutes())
+	return slices.Concat(deviceRoutes(), lifeRoutes(), bulkRoutes(), brokerRoutes(), orderRoutes(), ledgerRoutes(), manufacturerRoutes(), accountRoutes(), overviewRoutes())
 }
 
 // deviceRoutes are the calls for devices, the index before them.
@@ -29,9 +29,9 @@ func deviceRoutes() []Route {
 		{Name: "getOpenAPI", Method: get, Pattern: "/openapi.json", Rule: public,
 			Doc: "This document.", endpoint: serves((*API).getOpenAPI)},
 
-		{Name: "enrollDevice", Method: post, Pattern: "/enrollments", Rule: Rule{Roles: enroll.MayEnroll.Roles(), EnrollmentToken: true}, Status: created, Creates: true, Chain: true, At: "/certificates/{serial}",
+		{Name: "enrollDevice", Method: post, Pattern: "/enrollments", Rule: Rule{Roles: enroll.MayEnroll.Roles(), EnrollmentToken: true, IDevID: true}, Status: created, Creates: true, Chain: true, At: "/certificates/{serial}",
 			Kinds: enrollmentKinds(),
-			Doc:   "Enrolls a device by its certification request.", endpoint: takes((*API).postEnrollment)},
+			Doc:   "Enrolls a device by its certification request. With a manufacturer's certificate, its manifest says the device and the work order.", endpoint: takes((*API).postEnrollment)},
 		{Name: "enrollBatch", Method: post, Pattern: "/enrollments/batch", Rule: may(enroll.MayEnroll),
 			Doc: "Enrolls many devices: a line of JSON each, answered as each is done.", endpoint: streams[BatchItem, BatchResult]((*API).postEnrollmentBatch)},
 		{Name: "renewDevice", Method: post, Pattern: "/renewals", Rule: Rule{Holders: []ca.HolderKind{ca.HolderDevice}}, Status: created, Creates: true, Chain: true, NoBody: true, At: "/certificates/{serial}",
@@ -187,6 +187,31 @@ func ledgerRoutes() []Route {
 			Doc: "The roots to trust. A client checks them against the fingerprint it knows.", endpoint: gives((*API).getTrustBundle)},
 		{Name: "listEvents", Method: get, Pattern: "/events", Rule: may(enroll.MayAudit), Filters: eventFilters,
 			Doc: "Lists the audit trail, newest first.", endpoint: lists((*API).listEvents)},
+	}
+}
+
+// manufacturerRoutes are the calls for authorities of others, whose
+// certificates enroll devices.
+func manufacturerRoutes() []Route {
+	return []Route{
+		{Name: "listManufacturers", Method: get, Pattern: "/manufacturers", Rule: everyone,
+			Doc: "Lists manufacturers.", endpoint: lists((*API).listManufacturers)},
+		{Name: "addManufacturer", Method: post, Pattern: "/manufacturers", Rule: may(enroll.MayAdminister), Status: created, Creates: true, At: "/manufacturers/{id}",
+			Kinds: []ca.Kind{ca.KindWeakKey},
+			Doc:   "Registers the authority of a manufacturer. Its devices enroll once a manifest names their certificates.", endpoint: takes((*API).postManufacturer)},
+		{Name: "getManufacturer", Method: get, Pattern: "/manufacturers/{id}", Rule: everyone,
+			Doc: "A manufacturer.", endpoint: gives((*API).getManufacturer)},
+		{Name: "updateManufacturer", Method: post, Pattern: "/manufacturers/{id}/update", Rule: may(enroll.MayAdminister),
+			Doc: "Disables or enables a manufacturer, or says whether its devices enroll again; what is left out stays.", endpoint: takes((*API).postManufacturerUpdate)},
+		{Name: "disableManufacturer", Method: post, Pattern: "/manufacturers/{id}/disabling", Rule: may(enroll.MayRevoke), NoBody: true,
+			Doc: "Keeps a manufacturer's certificates from enrolling devices.", endpoint: takes((*API).postManufacturerDisabling)},
+		{Name: "listManifest", Method: get, Pattern: "/manufacturers/{id}/manifest", Rule: everyone,
+			Doc: "Lists which of a manufacturer's certificates is which device's.", endpoint: lists((*API).listManifest)},
+		{Name: "addManifest", Method: post, Pattern: "/manufacturers/{id}/manifest", Rule: may(enroll.MayRegister),
+			Kinds: []ca.Kind{enroll.KindIdempotency},
+			Doc:   "Adds lines to a manufacturer's manifest, all or none. Those that are there just so are no mistake.", endpoint: takes((*API).postManifest)},
+		{Name: "removeManifest", Method: post, Pattern: "/manufacturers/{id}/manifest/removal", Rule: may(enroll.MayRegister),
+			Doc: "Takes devices off a manufacturer's manifest.", endpoint: takes((*API).postManifestRemoval)},
 	}
 }
 

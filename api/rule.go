@@ -16,6 +16,10 @@ type Rule struct {
 	// EnrollmentToken lets in a request without other credentials whose body
 	// holds an enrollment token; the service spends it.
 	EnrollmentToken bool
+	// IDevID lets in a request without other credentials that came with a
+	// manufacturer's certificate, on the machine listener; the service holds it
+	// against the manifest.
+	IDevID bool
 	// Holders may make it with their client certificate, on the machine listener.
 	Holders []ca.HolderKind
 	// Own narrows Holders to the one that the path's {id} names.

@@ -14,9 +14,9 @@ import (
 
 // An EnrollRequest asks for a device's first certificate.
 type EnrollRequest struct {
-	Token      string            `json:"token,omitempty"` // enrollment token
-	DeviceID   string            `json:"deviceId"`
-	CSR        string            `json:"csr"` // PEM, RFC 2986
+	Token      string            `json:"token,omitempty"`    // enrollment token
+	DeviceID   string            `json:"deviceId,omitempty"` // may be left out where a manufacturer's manifest says it
+	CSR        string            `json:"csr"`                // PEM, RFC 2986
 	WorkOrder  string            `json:"workOrder,omitempty"`
 	Profile    string            `json:"profile,omitempty"`
 	Attributes map[string]string `json:"attributes,omitempty"`
@@ -57,9 +57,10 @@ type Renewal struct {
 }
 
 // EnrollDevice issues a device's first certificate. The caller is an API
-// token, or nobody but the enrollment token in the request. A repeated request
-// (same idempotency key, same one-time token, or a device that still has its
-// key) gets the first certificate again, Replayed set, and issues nothing (I5).
+// token, or nobody but the enrollment token in the request, or a device that
+// came with its manufacturer's certificate. A repeated request (same idempotency
+// key, same one-time token or manufacturer's certificate, or a device that still
+// has its key) gets the first certificate again, Replayed set, and issues nothing (I5).
 func (s *Service) EnrollDevice(ctx context.Context, c Call, r EnrollRequest) (*Enrollment, error) {
 	var order string
 	e, err := s.enrollDevice(ctx, c, r, &order)
@@ -97,11 +98,18 @@ type enrolling struct {
 	request  *ca.Request
 	profile  *ca.Profile
 	actor    string
+	born     *IDevID // the manufacturer's certificate it came with, if any
 	claim    Claim
 }
 
 // admit checks everything about a request that needs no transaction.
 func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *string) (*enrolling, error) {
+	born := c.Principal.IDevID
+	if born != nil {
+		if err := born.asked(&r); err != nil {
+			return nil, err
+		}
+	}
 	if err := CheckDeviceID("deviceId", r.DeviceID); err != nil {
 		return nil, err
 	}
@@ -121,13 +129,19 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 		order = token.WorkOrder
 	}
 	renews := token != nil && token.Renews
+	if born != nil {
+		*known = order
+		if renews, err = s.supersedes(ctx, born); err != nil {
+			return nil, err
+		}
+	}
 	if order == "" && c.Principal.Role == RoleFactory && !renews {
 		return nil, ca.Errorf(ca.KindMalformed, "workOrder", "name the work order that the device is built for", "is missing")
 	}
 	if err := c.Principal.mayServe(order); err != nil {
 		return nil, err
 	}
-	profile, err := s.enrolledProfile(ctx, token, order, r.Profile)
+	profile, err := s.enrolledProfile(ctx, renews, r.DeviceID, order, r.Profile)
 	if err != nil {
 		return nil, err
 	}
@@ -153,6 +167,13 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 		Stranded:   !renews && (c.Principal.Role == RoleAdmin || c.Principal.Role == RoleOperator),
 		Supersedes: renews,
 	}
+	if born != nil {
+		e.claim.IDevID = &IDevIDClaim{Manufacturer: born.Manufacturer.ID, DeviceID: r.DeviceID, AddedAt: born.Entry.AddedAt, RequestHash: sum}
+		e.born = born
+		if renews { // it took one of the order's quota at first
+			e.claim.Order = ""
+		}
+	}
 	if renews { // sessions that the lost key began are closed
 		e.claim.Jobs = []Job{{Kind: JobDisconnect, Subject: r.DeviceID}}
 	}
@@ -162,10 +183,10 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 	return e, nil
 }
 
-// enrolledProfile returns the profile of an enrollment by what admits it.
-func (s *Service) enrolledProfile(ctx context.Context, token *EnrollmentToken, order, asked string) (*ca.Profile, error) {
-	if token != nil && token.Renews {
-		return s.renewedProfile(ctx, token.DeviceID, asked)
+// enrolledProfile returns the profile of an enrollment: the first, or again.
+func (s *Service) enrolledProfile(ctx context.Context, renews bool, device, order, asked string) (*ca.Profile, error) {
+	if renews {
+		return s.renewedProfile(ctx, device, asked)
 	}
 	return s.profileFor(ctx, order, asked)
 }
@@ -324,7 +345,11 @@ func (s *Service) issueFor(ctx context.Context, e *enrolling) (*ca.Certificate, 
 			case claim.Device.Supersedes:
 				action = "device.rekey"
 			}
-			claim.Event = s.issueEvent(e.actor, action, "device:"+e.deviceID, cert, map[string]any{"workOrder": claim.Order})
+			more := map[string]any{"workOrder": claim.Order}
+			if e.born != nil {
+				more["manufacturer"], more["idevidSha256"] = e.born.Manufacturer.ID, e.born.SHA256
+			}
+			claim.Event = s.issueEvent(e.actor, action, "device:"+e.deviceID, cert, more)
 			return &claim
 		},
 	})

@@ -4,24 +4,28 @@ import "github.com/fleetca/fleetca/ca"
 
 // Kinds of errors that this package and its store give, beside package ca's.
 const (
-	KindIdempotency      ca.Kind = "idempotency-conflict"
-	KindConflict         ca.Kind = "conflict" // exists already, or changed meanwhile
-	KindDuplicateKey     ca.Kind = "duplicate-key"
-	KindDuplicateDevice  ca.Kind = "duplicate-device"
-	KindTokenUnknown     ca.Kind = "token-unknown"
-	KindTokenExpired     ca.Kind = "token-expired"
-	KindTokenUsed        ca.Kind = "token-used"
-	KindTokenOtherDevice ca.Kind = "token-other-device"
-	KindTokenOtherOrder  ca.Kind = "token-other-work-order"
-	KindExpired          ca.Kind = "certificate-expired" // too late to renew with it
-	KindQuotaReached     ca.Kind = "quota-reached"
-	KindOrderClosed      ca.Kind = "work-order-closed"
-	KindDeviceRevoked    ca.Kind = "device-revoked" // or retired
-	KindDeviceHeld       ca.Kind = "device-held"
-	KindForbidden        ca.Kind = "forbidden"
-	KindUnauthenticated  ca.Kind = "unauthenticated"
-	KindSecondFactor     ca.Kind = "second-factor-required" // the password was right, and a code is missing
-	KindRateLimited      ca.Kind = "rate-limited"           // a *Later says for how long
-	KindNoDriver         ca.Kind = "broker-not-driven"      // nothing here can install or reload at this broker
-	KindUnavailable      ca.Kind = "unavailable"            // the store does not answer or cannot be written
+	KindIdempotency         ca.Kind = "idempotency-conflict"
+	KindConflict            ca.Kind = "conflict" // exists already, or changed meanwhile
+	KindDuplicateKey        ca.Kind = "duplicate-key"
+	KindDuplicateDevice     ca.Kind = "duplicate-device"
+	KindTokenUnknown        ca.Kind = "token-unknown"
+	KindTokenExpired        ca.Kind = "token-expired"
+	KindTokenUsed           ca.Kind = "token-used"
+	KindTokenOtherDevice    ca.Kind = "token-other-device"
+	KindTokenOtherOrder     ca.Kind = "token-other-work-order"
+	KindUnknownManufacturer ca.Kind = "unknown-manufacturer"             // or one that is disabled
+	KindBadIDevID           ca.Kind = "manufacturer-certificate-refused" // its chain or its form does not hold
+	KindNotInManifest       ca.Kind = "not-in-manifest"
+	KindIDevIDUsed          ca.Kind = "manufacturer-certificate-used" // enrolled before
+	KindExpired             ca.Kind = "certificate-expired"           // too late to renew with it
+	KindQuotaReached        ca.Kind = "quota-reached"
+	KindOrderClosed         ca.Kind = "work-order-closed"
+	KindDeviceRevoked       ca.Kind = "device-revoked" // or retired
+	KindDeviceHeld          ca.Kind = "device-held"
+	KindForbidden           ca.Kind = "forbidden"
+	KindUnauthenticated     ca.Kind = "unauthenticated"
+	KindSecondFactor        ca.Kind = "second-factor-required" // the password was right, and a code is missing
+	KindRateLimited         ca.Kind = "rate-limited"           // a *Later says for how long
+	KindNoDriver            ca.Kind = "broker-not-driven"      // nothing here can install or reload at this broker
+	KindUnavailable         ca.Kind = "unavailable"            // the store does not answer or cannot be written
 )

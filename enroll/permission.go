@@ -9,9 +9,9 @@ type Permission string
 const (
 	MayLook         Permission = "look"          // at devices, brokers, certificates, revocations, issuers
 	MayEnroll       Permission = "enroll"        // devices, for a certificate
-	MayRegister     Permission = "register"      // devices, work orders and their enrollment tokens
+	MayRegister     Permission = "register"      // devices, work orders, their enrollment tokens, manifests
 	MaySeeOrders    Permission = "see-orders"    // work orders
-	MayRevoke       Permission = "revoke"        // devices and certificates
+	MayRevoke       Permission = "revoke"        // devices and certificates; disable manufacturers
 	MayHold         Permission = "hold"          // and release devices
 	MayRetire       Permission = "retire"        // devices
 	MayRekey        Permission = "rekey"         // devices whose key is lost
@@ -20,7 +20,7 @@ const (
 	MayVerify       Permission = "verify"        // brokers
 	MaySeeReports   Permission = "see-reports"   // of verifications
 	MayAudit        Permission = "audit"         // read the audit trail
-	MayAdminister   Permission = "administer"    // users and API tokens
+	MayAdminister   Permission = "administer"    // users, API tokens and manufacturers
 )
 
 // permitted says which roles have a permission. An admin has every one.

@@ -15,11 +15,12 @@ import (
 
 // A Principal is who makes a call.
 type Principal struct {
-	Name        string          // the audit trail's actor: user:NAME, token:ID, enrollment-token:ID, device:ID, server
+	Name        string          // the audit trail's actor: user:NAME, token:ID, enrollment-token:ID, device:ID, idevid:DEVICE, server
 	Role        Role            // empty for those without API token
 	Token       *APIToken       // the API token, without its secret; nil for those without
 	Session     *Session        // the dashboard's session; nil for those without
 	Certificate *ca.Certificate // the client certificate it came with, if any
+	IDevID      *IDevID         // the manufacturer's certificate it came with, if any
 	Seal        []byte          // key material of the credential, for sealing kept answers; never stored
 }
 

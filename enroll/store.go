@@ -30,6 +30,7 @@ type Store interface {
 	IssuerStore
 	OverviewStore
 	BulkStore
+	ManufacturerStore
 	// Ping reports whether the store answers and can be written.
 	Ping(ctx context.Context) error
 	// Tidy deletes what nothing reads any more: CRLs before an issuer's newest
@@ -89,13 +90,16 @@ type Job struct {
 // The store checks, in this order, and refuses with the kind named:
 // idempotency (*Replay, KindIdempotency); token (KindTokenExpired,
 // KindTokenOtherDevice, KindTokenUsed; *Replay when this very request spent
-// it); the key's holder (KindDuplicateKey); device (KindDuplicateDevice,
-// KindDeviceRevoked, KindDeviceHeld); replaced certificate (ca.KindRevoked);
-// quota (KindOrderClosed, KindQuotaReached).
+// it); the manufacturer's certificate (KindNotInManifest,
+// KindUnknownManufacturer, KindIDevIDUsed; *Replay as with a token); the key's
+// holder (KindDuplicateKey); device (KindDuplicateDevice, KindDeviceRevoked,
+// KindDeviceHeld); replaced certificate (ca.KindRevoked); quota
+// (KindOrderClosed, KindQuotaReached).
 type Claim struct {
 	Change
 	Device *DeviceClaim // nil for brokers, servers, canaries
 	Token  *TokenClaim  // nil when no enrollment token is spent
+	IDevID *IDevIDClaim // nil when no manufacturer's certificate enrolls
 	Order  string       // work order whose quota a new device takes one of; empty for none
 	// Replaces is the certificate that a renewal or rekey is based on: it must
 	// still be good, and its device active. Empty on a first enrollment.
@@ -114,7 +118,8 @@ type DeviceClaim struct {
 	Stranded bool
 	// Supersedes lets an active device enroll again under a key that nobody
 	// had: its good and held certificates are revoked as superseded in the same
-	// transaction. The token must be one that renews.
+	// transaction. The token must be one that renews, the manufacturer one whose
+	// devices may.
 	Supersedes bool
 }
 
@@ -123,6 +128,15 @@ type TokenClaim struct {
 	ID          string
 	DeviceID    string
 	RequestHash []byte // SHA-256 of the request that spends it
+}
+
+// An IDevIDClaim is one use of a line of a manufacturer's manifest: the first,
+// unless DeviceClaim.Supersedes.
+type IDevIDClaim struct {
+	Manufacturer string
+	DeviceID     string
+	AddedAt      time.Time // of the line that was looked at
+	RequestHash  []byte    // SHA-256 of the request
 }
 
 // CertificateStore is the ledger.
@@ -373,6 +387,29 @@ type BulkStore interface {
 	// of which that is said already stay. When none waits any more the change
 	// is done, as of a time.
 	SaveBulk(ctx context.Context, id string, outcomes map[string]string, at time.Time, c Change) error
+}
+
+// ManufacturerStore keeps authorities of others, and which of their
+// certificates enroll which devices.
+type ManufacturerStore interface {
+	CreateManufacturer(ctx context.Context, m Manufacturer, c Change) error // KindConflict
+	Manufacturer(ctx context.Context, id string) (*Manufacturer, error)
+	Manufacturers(ctx context.Context, p Page) ([]*Manufacturer, string, error) // by id
+	// SetManufacturer replaces State and Reenroll, guarded by what they were:
+	// KindConflict.
+	SetManufacturer(ctx context.Context, before, after Manufacturer, c Change) error
+	// AddManifest adds entries, all or none, and returns how many; those that are
+	// there just so are passed over, and where all are nothing is changed.
+	// KindConflict for a device or a certificate that is there otherwise,
+	// ca.KindNotFound for a work order that is not.
+	AddManifest(ctx context.Context, manufacturer string, entries []ManifestEntry, c Change) (int, error)
+	// RemoveManifest removes the entries of devices, all or none: ca.KindNotFound.
+	RemoveManifest(ctx context.Context, manufacturer string, devices []string, c Change) error
+	Manifest(ctx context.Context, manufacturer string, p Page) ([]*ManifestEntry, string, error) // by device
+	ManifestOf(ctx context.Context, manufacturer, device string) (*ManifestEntry, error)
+	// ManifestEntries returns those that have anything in common with what a
+	// certificate is known by.
+	ManifestEntries(ctx context.Context, manufacturer string, known ManifestEntry) ([]*ManifestEntry, error)
 }
 
 // A Page asks for a part of a listing by keyset paging: at most Limit items

@@ -52,6 +52,7 @@ func fill(t *testing.T, s *Store) {
 	emptyAnswer.Idempotency = &enroll.Idempotency{Scope: "a b", Key: "l", RequestHash: make([]byte, 32), Answer: []byte{}}
 	enrolled := newIssuance("d1")
 	enrolled.Claim.(*enroll.Claim).Token = &enroll.TokenClaim{ID: "spent", DeviceID: "d1", RequestHash: make([]byte, 32)}
+	enrolled.Claim.(*enroll.Claim).IDevID = &enroll.IDevIDClaim{Manufacturer: "maker", DeviceID: "d1", AddedAt: now, RequestHash: make([]byte, 32)}
 	steps := []func() error{
 		func() error { return s.MarkTestData(ctx, someChange()) },
 		func() error {
@@ -71,6 +72,13 @@ func fill(t *testing.T, s *Store) {
 				}
 			}
 			return nil
+		},
+		func() error {
+			return s.CreateManufacturer(ctx, *(&enroll.Manufacturer{ID: "maker", State: enroll.ManufacturerActive, Certificate: cert, CreatedAt: now}).Describe(), someChange())
+		},
+		func() error {
+			_, err := s.AddManifest(ctx, "maker", []enroll.ManifestEntry{{DeviceID: "d1", SubjectSerial: "é 1", WorkOrder: "order", AddedAt: now}, {DeviceID: "d3", SHA256: "ab", AddedAt: now}}, someChange())
+			return err
 		},
 		func() error { return s.Commit(ctx, []ca.Issuance{enrolled})[0] },
 		func() error { return s.Commit(ctx, []ca.Issuance{newIssuance("d2")})[0] },

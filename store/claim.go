@@ -67,7 +67,7 @@ func (s *Store) apply(ctx context.Context, q tx, is *issuance) error {
 		return err
 	}
 	for _, step := range []func(context.Context, tx, *issuance, time.Time) error{
-		spendToken, claimPublicKey, claimDevice, claimReplaced, takeQuota, refuseBlocked, insertCertificate,
+		spendToken, spendIDevID, claimPublicKey, claimDevice, claimReplaced, takeQuota, refuseBlocked, insertCertificate,
 	} {
 		if err := step(ctx, q, is, now); err != nil {
 			return err
@@ -276,6 +276,9 @@ func (s *Store) CheckClaim(ctx context.Context, claim *enroll.Claim, holder ca.H
 		if err := tokenRefusal(ctx, q, claim.Token, now); err != nil {
 			return err
 		}
+		if err := idevidRefusal(ctx, q, claim); err != nil {
+			return err
+		}
 		if err := publicKeyRefusal(ctx, q, claim, holder, keySHA256); err != nil {
 			return err
 		}
@@ -293,7 +296,7 @@ func (s *Store) CheckClaim(ctx context.Context, claim *enroll.Claim, holder ca.H
 // isFirst reports whether a claim is of the plain kind, a device's first
 // enrollment, of which nearly all are granted.
 func isFirst(c *enroll.Claim) bool {
-	return c.Device != nil && !c.Device.Supersedes && c.Replaces == ""
+	return c.Device != nil && !c.Device.Supersedes && c.Replaces == "" && c.IDevID == nil
 }
 
 // A first is what a first enrollment must find free.

@@ -68,6 +68,9 @@ const manyRows = `
 	INSERT INTO sessions (id, hash, user_name, address, agent, second_factor, created_at, seen_at, expires_at)
 		SELECT md5(n::text), decode(md5(n::text), 'hex'), 'u' || n, '', '', 0, n, n, n FROM generate_series(1, 100000) AS n;
 	INSERT INTO login_failures (subject, failures, until, forget_at) SELECT 'user:u' || n, 1, 0, n FROM generate_series(1, 100000) AS n;
+	INSERT INTO manufacturers (id, sha256, der, state, reenroll, devices, enrolled, created_at) SELECT 'm' || n, md5(n::text), '\x00', 'active', 0, 0, 0, n FROM generate_series(1, 100000) AS n;
+	INSERT INTO idevids (device_id, manufacturer, subject_serial, certificate_serial, sha256, work_order, added_at, serial, request_hash, enrolled_at)
+		SELECT 'd' || n, 'm1', 's' || n, md5(n::text), md5(n::text), 'w1', n, '', '\x00', 0 FROM generate_series(1, 100000) AS n;
 	INSERT INTO brokers (id, url, names, kind, status, created_at) VALUES ('broker', 'mqtts://b', '[]', 'x', 'verified', 0);
 	INSERT INTO verifications (id, broker, at, report) SELECT md5(n::text), 'broker', n, '{}' FROM generate_series(1, 100000) AS n;
 	INSERT INTO rotations (id, broker, state, steps, sessions_before, sessions_after, sessions_dropped, old_serial, new_serial, at, csr, session_ids, version)

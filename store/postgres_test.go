@@ -161,7 +161,7 @@ func checkPostgresPlanOfMany(t *testing.T, conn *pgx.Conn, text string) {
 	}
 }
 
-var grows = regexp.MustCompile(`Seq Scan on (certificates|keys|devices|events|idempotency|revocations|rotations|verifications|work_orders|enrollment_tokens|token_uses|api_tokens|users|login_failures)\b`)
+var grows = regexp.MustCompile(`Seq Scan on (certificates|keys|devices|events|idempotency|revocations|rotations|verifications|work_orders|enrollment_tokens|token_uses|api_tokens|users|login_failures|idevids)\b`)
 
 // empty deletes all that a test stored. It is much faster than TRUNCATE, which
 // makes new files.
@@ -171,7 +171,7 @@ func empty(ctx context.Context, q tx) error {
 	if err != nil {
 		return err
 	}
-	_, err = q.exec(ctx, `DELETE FROM token_uses; DELETE FROM crls; DELETE FROM crl_numbers; DELETE FROM verifications; DELETE FROM rotations; DELETE FROM sessions; `+tables)
+	_, err = q.exec(ctx, `DELETE FROM token_uses; DELETE FROM crls; DELETE FROM crl_numbers; DELETE FROM verifications; DELETE FROM rotations; DELETE FROM sessions; DELETE FROM idevids; `+tables)
 	return err
 }
 

@@ -31,6 +31,9 @@ const (
 	KeepWorkOrders Keep = "work-orders"
 	// KeepAPITokens: one may have been withdrawn since. They are disabled.
 	KeepAPITokens Keep = "api-tokens"
+	// KeepManufacturers: a device may have enrolled since with its certificate of
+	// birth, or a line been taken off a manifest. They are disabled.
+	KeepManufacturers Keep = "manufacturers"
 	// KeepUsers: one may have been disabled since, or got another password.
 	// They are disabled, and their sessions end.
 	KeepUsers Keep = "users"
@@ -49,6 +52,9 @@ var voids = []struct {
 	}},
 	{KeepAPITokens, func(ctx context.Context, q tx, now int64) (int64, error) {
 		return q.exec(ctx, `UPDATE api_tokens SET disabled = 1 WHERE disabled = 0 AND expires_at > $1`, now)
+	}},
+	{KeepManufacturers, func(ctx context.Context, q tx, _ int64) (int64, error) {
+		return q.exec(ctx, `UPDATE manufacturers SET state = 'disabled' WHERE state = 'active'`)
 	}},
 	{KeepUsers, func(ctx context.Context, q tx, now int64) (int64, error) {
 		if _, err := q.exec(ctx, `DELETE FROM sessions`); err != nil {

@@ -30,6 +30,7 @@ func authorityRoutes() []route {
 // An authorityPage is the whole certification authority.
 type authorityPage struct {
 	Tree     []issuerNode // roots
+	Makers   []makerRow
 	Profiles []profileRow
 	Trust    *trustFacts
 	Forecast forecastView
@@ -120,6 +121,9 @@ func getAuthority(v *visit) (answer, error) {
 	if p.Trust, err = v.trustFacts(); err != nil {
 		return nil, err
 	}
+	if p.Makers, err = v.makers(); err != nil {
+		return nil, err
+	}
 	for _, profile := range v.site.service.Profiles() {
 		row := profileRow{Profile: profile, Validity: spanText(profile.Validity)}
 		var usages, signers []string
@@ -140,6 +144,24 @@ func getAuthority(v *visit) (answer, error) {
 	}
 	p.Forecast = forecastOf(forecast)
 	return page{name: "authority", title: "Authority", data: p}, nil
+}
+
+// A makerRow is a manufacturer in a table.
+type makerRow struct {
+	*enroll.Manufacturer
+	Life life
+}
+
+// makersShown bounds the manufacturers on the page.
+const makersShown = 100
+
+func (v *visit) makers() ([]makerRow, error) {
+	all, _, err := v.site.service.Manufacturers(v.ctx(), enroll.Page{Limit: makersShown})
+	var rows []makerRow
+	for _, m := range all {
+		rows = append(rows, makerRow{m, lifeOf(m.Certificate.NotBefore, m.NotAfter, v.site.now())})
+	}
+	return rows, err
 }
 
 var usageNames = map[x509.ExtKeyUsage]string{x509.ExtKeyUsageClientAuth: "client", x509.ExtKeyUsageServerAuth: "server"}

@@ -1,8 +1,13 @@
 package web_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
+	"math/big"
 	"net/http"
 	"strconv"
 	"strings"
@@ -80,6 +85,35 @@ func certificates(t *testing.T, text string) []*x509.Certificate {
 	}
 	return all
 }
+
+// Manufacturers are listed, with what became of their manifests.
+func TestAuthorityManufacturers(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := s.as(enroll.RoleAuditor)
+	v.get("/authority").has("There is no manufacturer.")
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	s.must(err)
+	der, err := x509.CreateCertificate(rand.Reader, maker, maker, key.Public(), key)
+	s.must(err)
+	cert, err := x509.ParseCertificate(der)
+	s.must(err)
+	_, err = s.service.AddManufacturer(s.ctx, admin(), enroll.NewManufacturer{ID: "acme", Certificate: ca.EncodeChain(cert)})
+	s.must(err)
+	_, err = s.service.AddManifest(s.ctx, admin(), "acme", enroll.ManifestRequest{CSV: "deviceId,subjectSerial\na,1\nb,2\n"})
+	s.must(err)
+	row := v.get("/authority").Find("[data-part=makers] tbody tr")
+	if text := row.Text(); row.Length() != 1 || !strings.Contains(text, `CN=\<b\>Acme\</b\>`) || row.Find("td.number").First().Text() != "2" || !strings.Contains(text, "once") {
+		t.Errorf("%q", text)
+	}
+	_, err = s.service.DisableManufacturer(s.ctx, admin(), "acme")
+	s.must(err)
+	v.get("/authority").count("[data-part=makers] .state.bad", 1)
+}
+
+// maker is a manufacturer's authority.
+var maker = &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "<b>Acme</b>"}, NotBefore: time.Now().Add(-time.Hour),
+	NotAfter: time.Now().AddDate(10, 0, 0), BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign}
 
 // What is about to end is marked, by sign and word: a CRL at half of its life
 // (I12), an issuer at a third (I17).

@@ -47,6 +47,15 @@ func TestReadmeMosquitto(t *testing.T) {
 		"done", "0 dropped", "proven", "refusal_seen", "refused")
 }
 
+func TestReadmeManufacturer(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"curl", "openssl", "awk"} {
+		tool(t, name, name)
+	}
+	walk(t, "## With a manufacturer", "0 of 2", "once", "added", "1", "pump-1.pem: OK", "CN = pump-1", "manufacturer-certificate-used", "acme", "disabled",
+		"unknown-manufacturer", "manufacturer acme is disabled")
+}
+
 // walk runs the commands of a section on free ports.
 func walk(t *testing.T, section string, want ...string) {
 	t.Helper()

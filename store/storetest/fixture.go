@@ -99,7 +99,11 @@ func (f *fixture) everything() string {
 		"sessions": every(f, func(p enroll.Page) ([]*enroll.Session, string, error) {
 			return f.store.Sessions(f.ctx, "", f.now.Add(-time1h), p)
 		}),
-		"tokens": every(f, func(p enroll.Page) ([]*enroll.APIToken, string, error) { return f.store.APITokens(f.ctx, p) }),
+		"tokens":        every(f, func(p enroll.Page) ([]*enroll.APIToken, string, error) { return f.store.APITokens(f.ctx, p) }),
+		"manufacturers": every(f, func(p enroll.Page) ([]*enroll.Manufacturer, string, error) { return f.store.Manufacturers(f.ctx, p) }),
+		"manifest": every(f, func(p enroll.Page) ([]*enroll.ManifestEntry, string, error) {
+			return f.store.Manifest(f.ctx, "maker", p)
+		}),
 		"events": every(f, func(p enroll.Page) ([]*enroll.Event, string, error) {
 			return f.store.Events(f.ctx, enroll.EventFilter{}, p)
 		}),

@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) enroll.Store) {
 		{"life", lifeTests},
 		{"broker", brokerTests},
 		{"steps", stepsTests},
+		{"manufacturer", manufacturerTests},
 		{"token", tokenTests},
 		{"user", userTests},
 		{"login", loginTests},
