@@ -35,6 +35,22 @@ func (a *API) listIssuers(x *exchange) ([]enroll.IssuerView, string, error) {
 	return pageOf(all, x.page, func(i enroll.IssuerView) string { return i.ID })
 }
 
+func (a *API) getIssuer(x *exchange) (*enroll.IssuerView, error) {
+	return a.service.Issuer(x.ctx(), x.param("id"))
+}
+
+func (a *API) getIssuerPublication(x *exchange) (*enroll.Publication, error) {
+	return a.service.IssuerPublication(x.ctx(), x.param("id"))
+}
+
+func (a *API) postIssuerActivation(x *exchange, _ nothing) (*enroll.Publication, error) {
+	return a.service.ActivateIssuer(x.ctx(), x.call(), x.param("id"))
+}
+
+func (a *API) postIssuerRetirement(x *exchange, _ nothing) (*enroll.IssuerView, error) {
+	return a.service.RetireIssuer(x.ctx(), x.call(), x.param("id"))
+}
+
 func (a *API) postCRLShards(x *exchange, in enroll.ShardsRequest) (*enroll.IssuerView, error) {
 	return a.service.SetCRLShards(x.ctx(), x.call(), x.param("id"), in)
 }

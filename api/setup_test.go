@@ -40,6 +40,7 @@ type fleet struct {
 	service  *enroll.Service
 	ca       *ca.Authority
 	root     *x509.Certificate
+	keys     ca.Keyring // the root's among them, in root/key.pem
 	tokens   map[enroll.Role]string
 	people   *httptest.Server // HTTP/2
 	machines *httptest.Server // HTTP/1.1, client certificates requested
@@ -86,7 +87,7 @@ func newFleet(ctx context.Context, dir string) (*fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &fleet{root: h.Root(), tokens: map[enroll.Role]string{}}
+	f := &fleet{root: h.Root(), keys: ca.Keyring{Dir: dir, Passphrase: passphrase}, tokens: map[enroll.Role]string{}}
 	if f.store, err = store.Open(ctx, store.Config{URL: filepath.Join(dir, "fleetca.db")}); err != nil {
 		return nil, err
 	}
@@ -96,7 +97,7 @@ func newFleet(ctx context.Context, dir string) (*fleet, error) {
 	if err := f.store.CreateIssuers(ctx, h.Issuers, h.CRLs, enroll.Change{Event: enroll.InitEvent(ca.FingerprintOf(h.Root()))}); err != nil {
 		return nil, err
 	}
-	f.ca, err = ca.Open(ctx, ca.Config{Issuers: h.Issuers, Keys: ca.Keyring{Dir: dir, Passphrase: passphrase}, Ledger: f.store})
+	f.ca, err = ca.Open(ctx, ca.Config{Issuers: h.Issuers, Keys: f.keys, Ledger: f.store})
 	if err != nil {
 		return nil, err
 	}

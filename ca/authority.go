@@ -48,14 +48,13 @@ type Config struct {
 // An Authority issues certificates and CRLs. It is safe for concurrent use.
 type Authority struct {
 	cfg   Config
-	roots []*x509.Certificate
-	own   map[string]bool // SHA-256 of the keys of all issuers
-	clock atomic.Int64    // newest time seen, Unix nanoseconds
+	clock atomic.Int64 // newest time seen, Unix nanoseconds
 
 	publishers sync.Map // *publisher by CRLScope
 
+	adopting sync.Mutex // held while issuers are taken over
 	mu       sync.RWMutex
-	issuers  map[string]*signer
+	issuers  hierarchy
 	unusable map[string]error // issuers whose key should be here, and why it is not used
 }
 
@@ -66,6 +65,7 @@ type signer struct {
 	notBefore time.Time           // its chain is valid from here
 	notAfter  time.Time           // to here
 	names     *x509.VerifyOptions // how its chain's name constraints are checked; nil without any
+	keySHA256 string              // of the SubjectPublicKeyInfo, lower-case hex
 }
 
 // Open returns an Authority whose issuer keys are open and have passed a
@@ -85,33 +85,21 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 	if cfg.CRLRenewal > cfg.CRLPeriod/4 {
 		return nil, fmt.Errorf("a CRL every %v is too late for CRLs that are valid for %v: renew at a quarter of it", cfg.CRLRenewal, cfg.CRLPeriod)
 	}
-	a := &Authority{cfg: cfg, own: map[string]bool{}, issuers: map[string]*signer{}, unusable: map[string]error{}}
+	a := &Authority{cfg: cfg, issuers: hierarchy{}, unusable: map[string]error{}}
 	if !cfg.LastEvent.IsZero() { // the zero time has no UnixNano
 		a.clock.Store(cfg.LastEvent.UnixNano())
 	}
-	usable := false
-	for _, i := range cfg.Issuers {
-		s := &signer{Issuer: i}
-		if i.Purpose == PurposeRoot {
-			a.roots = append(a.roots, i.Certificate)
-		}
-		a.own[hexSHA256(i.Certificate.RawSubjectPublicKeyInfo)] = true
-		if i.KeyURI != "" {
-			var err error
-			if s.cas, err = cfg.Keys.openSigner(ctx, i); err != nil {
-				a.unusable[i.ID] = fmt.Errorf("issuer %s: %w", i.ID, err)
-			}
-			usable = usable || err == nil
-		}
-		a.issuers[i.ID] = s
-	}
-	if len(a.roots) == 0 {
+	if !slices.ContainsFunc(cfg.Issuers, func(i Issuer) bool { return i.Purpose == PurposeRoot }) {
 		return nil, errors.New("the store holds no root; run fleetca init")
 	}
+	if _, err := a.Adopt(ctx, cfg.Issuers); err != nil {
+		return nil, err
+	}
+	usable := slices.ContainsFunc(slices.Collect(maps.Values(a.issuers)), func(s *signer) bool { return s.cas != nil })
 	if len(a.unusable) > 0 && !usable {
 		return nil, a.unusable[slices.Min(slices.Collect(maps.Keys(a.unusable)))]
 	}
-	return a, a.checkChains()
+	return a, nil
 }
 
 // openSigner opens an issuer's key, as what signs.
@@ -157,7 +145,7 @@ func (a *Authority) RetryKeys(ctx context.Context) {
 // from the certification request (I9).
 type Order struct {
 	Profile    string
-	IssuerID   string // who signs; empty for the profile's newest active issuer
+	IssuerID   string // who signs; empty for the profile's most specific active issuer, the newest of several
 	Shard      *int   // of the issuer's CRLs; nil for one by the serial number
 	Holder     Holder
 	CommonName string
@@ -165,6 +153,8 @@ type Order struct {
 	IPs        []net.IP
 	PublicKey  crypto.PublicKey
 	KeySHA256  string // of PublicKey's SubjectPublicKeyInfo, lower-case hex
+	// Product and Site choose the issuer, and name devices under one with a domain.
+	Product, Site string
 	// Claim returns what is committed with the certificate, for the record it
 	// is handed, which holds no bytes to serve yet (DER is empty).
 	Claim func(Certificate) any
@@ -188,6 +178,9 @@ func (a *Authority) Issue(ctx context.Context, o Order) (*Certificate, error) {
 	}
 	s, err := a.signerFor(profile, o, now)
 	if err != nil {
+		return nil, err
+	}
+	if o, err = s.named(o); err != nil {
 		return nil, err
 	}
 	serial := NewSerialNumber()
@@ -216,7 +209,7 @@ func (a *Authority) checkOrder(p *Profile, o Order) error {
 	if err := checkKey("csr", o.PublicKey); err != nil {
 		return err
 	}
-	if a.own[o.KeySHA256] {
+	if a.ownsKey(o.KeySHA256) {
 		return Errorf(KindBlockedKey, "csr", "make a key of your own", "this key is one of the authority's own")
 	}
 	return nil
@@ -245,7 +238,7 @@ func (a *Authority) now() (time.Time, error) {
 // signerFor returns the issuer that signs an order.
 func (a *Authority) signerFor(p *Profile, o Order, now time.Time) (*signer, error) {
 	if o.IssuerID == "" {
-		return a.activeFor(p.Purpose, now)
+		return a.activeFor(p.Purpose, o.Product, o.Site, now)
 	}
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -272,31 +265,71 @@ func (s *signer) shardOf(o Order, serial SerialNumber) int {
 	return (int(b[len(b)-2])<<8 | int(b[len(b)-1])) % s.Shards()
 }
 
-// activeFor returns the newest issuer of a purpose that may sign at a time; an
-// Error of KindKey when the key of one is what is in the way.
-func (a *Authority) activeFor(p Purpose, now time.Time) (*signer, error) {
+// activeFor returns the issuer of a purpose that signs for a product and a site
+// at a time: the most specific active one, of several the newest. An Error of
+// KindKey when the key of one is what is in the way: nobody steps in for it
+// who is for more.
+func (a *Authority) activeFor(p Purpose, product, site string, now time.Time) (*signer, error) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	var best *signer
 	var unusable error
+	bestRank, unusableRank := -1, -1
 	for _, s := range a.issuers {
-		if s.Purpose == p && s.State == IssuerActive && a.unusable[s.ID] != nil {
-			unusable = a.unusable[s.ID]
-		}
-		if s.Purpose != p || s.State != IssuerActive || s.cas == nil || now.Before(s.notBefore) || !now.Before(s.notAfter) {
+		rank := s.rank(product, site)
+		if s.Purpose != p || s.State != IssuerActive || rank < 0 {
 			continue
 		}
-		if best == nil || s.Certificate.NotBefore.After(best.Certificate.NotBefore) {
-			best = s
+		if err := a.unusable[s.ID]; err != nil && rank > unusableRank {
+			unusable, unusableRank = err, rank
+		}
+		if s.cas == nil || now.Before(s.notBefore) || !now.Before(s.notAfter) {
+			continue
+		}
+		if best == nil || rank > bestRank || rank == bestRank && s.newerThan(best) {
+			best, bestRank = s, rank
 		}
 	}
-	if best == nil && unusable != nil {
+	switch {
+	case unusable != nil && unusableRank > bestRank:
 		return nil, unusable
-	}
-	if best == nil {
-		return nil, Errorf(KindIssuerInactive, "profile", "GET /api/v1/issuers shows their states", "no active issuer signs for purpose %s", p)
+	case best == nil:
+		return nil, Errorf(KindIssuerInactive, "profile", "GET /api/v1/issuers shows their states", "no active issuer signs for purpose %s%s", p, forWhat(product, site))
 	}
 	return best, nil
+}
+
+// newerThan orders issuers that would do equally.
+func (s *signer) newerThan(other *signer) bool {
+	return cmp.Or(s.Certificate.NotBefore.Compare(other.Certificate.NotBefore), strings.Compare(s.ID, other.ID)) > 0
+}
+
+// forWhat says what an issuer is looked for, beside its purpose.
+func forWhat(product, site string) string {
+	text := ""
+	if product != "" {
+		text += fmt.Sprintf(", product %.64q", product)
+	}
+	if site != "" {
+		text += fmt.Sprintf(", site %.64q", site)
+	}
+	return text
+}
+
+// named returns the order with the names that the issuer's domain gives a
+// holder that is no host: under a name constraint OpenSSL takes the common name
+// of a certificate without DNS names for one, and refuses it.
+func (s *signer) named(o Order) (Order, error) {
+	if s.Domain == "" || o.Holder.Kind == HolderBroker || o.Holder.Kind == HolderServer {
+		return o, nil
+	}
+	name := s.memberName(o.CommonName, cmp.Or(o.Product, s.Product), cmp.Or(o.Site, s.Site))
+	if len(name) > maxHostName || !hostPattern.MatchString(name) || name != strings.ToLower(name) {
+		return o, Errorf(KindNameNotAllowed, "deviceId", "under an issuer with a domain, device ids, products and sites are lower-case letters, digits and hyphens, at most 63 long",
+			"%.300q, as issuer %s names it, is no host name", name, s.ID)
+	}
+	o.DNSNames = []string{name}
+	return o, nil
 }
 
 // sign makes and signs the certificate of an order, and holds what came out
@@ -380,7 +413,7 @@ func (a *Authority) countIssuers() int {
 }
 
 func issuerOrder(i Issuer) int {
-	return slices.Index([]Purpose{PurposeDevice, PurposeBroker, PurposeRoot}, i.Purpose)
+	return slices.Index([]Purpose{PurposeDevice, PurposeBroker, PurposeIntermediate, PurposeRoot}, i.Purpose)
 }
 
 // Issuer returns one issuer.
@@ -422,14 +455,18 @@ func (a *Authority) SetCRLShards(id string, shards, ever int) {
 func (a *Authority) Chain(issuerID string) []*x509.Certificate {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	chain := a.chain(issuerID)
-	return slices.DeleteFunc(chain, func(c *x509.Certificate) bool {
-		return slices.ContainsFunc(a.roots, c.Equal)
+	roots := a.issuers.anchors()
+	return slices.DeleteFunc(a.issuers.chain(issuerID), func(c *x509.Certificate) bool {
+		return slices.ContainsFunc(roots, c.Equal)
 	})
 }
 
-// Roots returns the trust anchors.
-func (a *Authority) Roots() []*x509.Certificate { return slices.Clone(a.roots) }
+// Roots returns the trust anchors, oldest first: every root that was published.
+func (a *Authority) Roots() []*x509.Certificate {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.issuers.trusted()
+}
 
 // TrustGeneration numbers the trust bundle: how many roots it ever had.
-func (a *Authority) TrustGeneration() int64 { return int64(len(a.roots)) }
+func (a *Authority) TrustGeneration() int64 { return int64(len(a.Roots())) }

@@ -1,40 +1,79 @@
 package ca
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
 // oidNameConstraints is the name constraints extension (RFC 5280, 4.2.1.10).
 var oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
 
-// checkChains verifies every issuer's chain up to a root before it signs
-// anything (I3).
-func (a *Authority) checkChains() error {
-	for id, s := range a.issuers {
-		if err := a.checkChain(s); err != nil {
-			return Errorf(KindKey, "", "restore the issuer's row from a backup", "issuer %s: its chain does not verify: %w", id, err)
-		}
-	}
-	return nil
+// A hierarchy is all issuers, by ID.
+type hierarchy map[string]*signer
+
+// anchors returns the certificates of all roots, oldest first.
+func (h hierarchy) anchors() []*x509.Certificate {
+	return h.roots(func(*signer) bool { return true })
 }
 
-// checkChain verifies one issuer's chain for every usage that its profiles
-// give, and notes from when to when it is valid. Whether that is now is asked
-// when it signs: a server must come up and answer whatever has expired.
-func (a *Authority) checkChain(s *signer) error {
+// trusted returns the roots that are in the trust bundle, oldest first.
+func (h hierarchy) trusted() []*x509.Certificate {
+	return h.roots(func(s *signer) bool { return s.State != IssuerCreated })
+}
+
+func (h hierarchy) roots(which func(*signer) bool) []*x509.Certificate {
+	var roots []*signer
+	for _, s := range h {
+		if s.Purpose == PurposeRoot && which(s) {
+			roots = append(roots, s)
+		}
+	}
+	slices.SortFunc(roots, func(a, b *signer) int {
+		return cmp.Or(a.Certificate.NotBefore.Compare(b.Certificate.NotBefore), strings.Compare(a.ID, b.ID))
+	})
+	certs := make([]*x509.Certificate, len(roots))
+	for n, s := range roots {
+		certs[n] = s.Certificate
+	}
+	return certs
+}
+
+// chain follows Parent from an issuer to its root.
+func (h hierarchy) chain(id string) []*x509.Certificate {
+	var chain []*x509.Certificate
+	for range len(h) {
+		s, ok := h[id]
+		if !ok {
+			break
+		}
+		chain = append(chain, s.Certificate)
+		if s.Parent == id {
+			break
+		}
+		id = s.Parent
+	}
+	return chain
+}
+
+// checkChain verifies one issuer's chain up to a root for every usage that its
+// profiles give, before it signs anything (I3), and notes from when to when it
+// is valid. Whether that is now is asked when it signs: a server must come up
+// and answer whatever has expired.
+func (h hierarchy) checkChain(s *signer) error {
 	const sign = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	c := s.Certificate
 	if !c.BasicConstraintsValid || !c.IsCA || c.KeyUsage&sign != sign {
 		return errors.New("it is no CA certificate that signs certificates and CRLs")
 	}
-	chain := a.chain(s.ID)
+	chain, roots := h.chain(s.ID), h.anchors()
 	s.notBefore, s.notAfter = c.NotBefore, c.NotAfter
-	if !slices.ContainsFunc(a.roots, chain[len(chain)-1].Equal) {
+	if !slices.ContainsFunc(roots, chain[len(chain)-1].Equal) {
 		return fmt.Errorf("it does not end in a root: there is no issuer %.64q", s.Parent)
 	}
 	constrained := false
@@ -57,7 +96,7 @@ func (a *Authority) checkChain(s *signer) error {
 			constrained = constrained || ext.Id.Equal(oidNameConstraints)
 		}
 	}
-	opts := x509.VerifyOptions{Roots: pool(a.roots), Intermediates: pool(chain), CurrentTime: s.notBefore}
+	opts := x509.VerifyOptions{Roots: pool(roots), Intermediates: pool(chain), CurrentTime: s.notBefore}
 	if constrained {
 		names := opts
 		s.names = &names
@@ -71,6 +110,21 @@ func (a *Authority) checkChain(s *signer) error {
 	return nil
 }
 
+// CheckChains verifies the chain of each of some issuers, among which are all
+// that stand above them: Errors of KindKey.
+func CheckChains(issuers []Issuer) error {
+	all := hierarchy{}
+	for _, i := range issuers {
+		all[i.ID] = &signer{Issuer: i}
+	}
+	for _, i := range issuers {
+		if err := all.checkChain(all[i.ID]); err != nil {
+			return Errorf(KindKey, "cert", "give a CA certificate that signs certificates and CRLs, under a parent that allows it", "issuer %s: its chain does not verify: %w", i.ID, err)
+		}
+	}
+	return nil
+}
+
 // usagesOf returns what the profiles of an issuer's purpose need from its chain.
 func usagesOf(p Purpose) []x509.ExtKeyUsage {
 	var usages []x509.ExtKeyUsage
@@ -79,7 +133,7 @@ func usagesOf(p Purpose) []x509.ExtKeyUsage {
 			usages = append(usages, profile.ExtKeyUsage...)
 		}
 	}
-	if usages == nil { // the root
+	if usages == nil { // roots and intermediates
 		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 	}
 	slices.Sort(usages)
@@ -101,23 +155,6 @@ func (s *signer) checkConstraints(cert *x509.Certificate, now time.Time) error {
 		return Errorf(KindNameNotAllowed, "", "use names within the issuer's constraints", "issuer %s may not certify these names: %w", s.ID, err)
 	}
 	return nil
-}
-
-// chain follows Parent from an issuer to its root. mu is held, or not needed yet.
-func (a *Authority) chain(id string) []*x509.Certificate {
-	var chain []*x509.Certificate
-	for range len(a.issuers) {
-		s, ok := a.issuers[id]
-		if !ok {
-			break
-		}
-		chain = append(chain, s.Certificate)
-		if s.Parent == id {
-			break
-		}
-		id = s.Parent
-	}
-	return chain
 }
 
 func pool(certs []*x509.Certificate) *x509.CertPool {

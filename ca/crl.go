@@ -297,7 +297,9 @@ func (a *Authority) CRLDue(ctx context.Context, scope CRLScope) (bool, error) {
 	return false, nil
 }
 
+const crlBlock = "X509 CRL" // RFC 7468, 7
+
 // PEM returns the CRL PEM-encoded.
 func (c *CRL) PEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: c.DER})
+	return pem.EncodeToMemory(&pem.Block{Type: crlBlock, Bytes: c.DER})
 }

@@ -3,6 +3,7 @@ package ca
 import (
 	"crypto/x509"
 	"slices"
+	"strings"
 )
 
 // A Purpose says which profiles an issuer signs.
@@ -13,16 +14,32 @@ const (
 	PurposeRoot   Purpose = "root"
 	PurposeDevice Purpose = "device" // devices and the canaries that stand in for them
 	PurposeBroker Purpose = "broker" // brokers, servers and agents
+	// PurposeIntermediate is of an issuer between a root and those that sign: its
+	// key is not on the server.
+	PurposeIntermediate Purpose = "intermediate"
 )
 
-// An IssuerState says whether an issuer signs.
+// keptApart reports whether the keys of a purpose are not on the server, and
+// its CRLs are signed elsewhere.
+func (p Purpose) keptApart() bool { return p == PurposeRoot || p == PurposeIntermediate }
+
+// An IssuerState says how far an issuer is on its way, and so whether it signs
+// (I16): created, published, active, retired. Signing of CRLs begins with the
+// first and ends with none.
 type IssuerState string
 
 // The states of an issuer.
 const (
-	IssuerActive  IssuerState = "active"  // signs certificates and CRLs
-	IssuerRetired IssuerState = "retired" // signs CRLs alone
+	IssuerCreated   IssuerState = "created"   // its CRL has not been seen by brokers yet
+	IssuerPublished IssuerState = "published" // its CRL is out, a root is in the trust bundle
+	IssuerActive    IssuerState = "active"    // signs certificates, too; a root, new issuers
+	IssuerRetired   IssuerState = "retired"   // signs CRLs alone
 )
+
+// IssuerStates lists every state, in their order.
+func IssuerStates() []IssuerState {
+	return []IssuerState{IssuerCreated, IssuerPublished, IssuerActive, IssuerRetired}
+}
 
 // An Issuer is one certification authority certificate, as the store keeps it.
 type Issuer struct {
@@ -41,6 +58,53 @@ type Issuer struct {
 	// (0 is 1); CRLShardsEver the most there ever were, which all are published:
 	// a certificate stays with the shard that it was issued for.
 	CRLShards, CRLShardsEver int
+	// Product and Site limit what an issuer signs for; empty is any. The most
+	// specific active issuer of a purpose signs.
+	Product, Site string
+	// Domain is the fleet's domain of an issuer whose certificate permits names
+	// below it alone (see NameConstraint); empty for one without constraints.
+	Domain string
+}
+
+// NameConstraint returns the DNS name below which all names are that an issuer
+// for a product and a site may certify (RFC 5280, 4.2.1.10), as long as they
+// are named <device>.<product>.<site>.<domain>; empty without a domain.
+func NameConstraint(product, site, domain string) string {
+	switch {
+	case domain == "" || site == "":
+		return domain // any site, so the product says nothing of how a name ends
+	case product == "":
+		return site + "." + domain
+	}
+	return product + "." + site + "." + domain
+}
+
+// rank says how specifically an issuer is for a product and a site: 0 when it
+// is for all, negative when it is not for these.
+func (i *Issuer) rank(product, site string) int {
+	n := 0
+	if i.Product != "" {
+		n += 2
+	}
+	if i.Site != "" {
+		n++
+	}
+	if i.Product != "" && i.Product != product || i.Site != "" && i.Site != site {
+		return -1
+	}
+	return n
+}
+
+// memberName returns the DNS name under the issuer's domain of a holder that is
+// no host: <holder>.<product>.<site>.<domain>, without what is not given.
+func (i *Issuer) memberName(holder, product, site string) string {
+	labels := []string{holder}
+	for _, label := range []string{product, site, i.Domain} {
+		if label != "" {
+			labels = append(labels, label)
+		}
+	}
+	return strings.Join(labels, ".")
 }
 
 // MaxCRLShards is the most CRLs that one issuer may have.

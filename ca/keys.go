@@ -73,29 +73,68 @@ func testKey(key crypto.Signer, public crypto.PublicKey) error {
 	return nil
 }
 
-// createKeyFile makes a P-256 key and writes it to path, mode 0600, as
-// PKCS #8 encrypted with the passphrase (PBES2, RFC 8018).
-func createKeyFile(ctx context.Context, path string, passphrase []byte) (crypto.Signer, error) {
+// A KeyAlgorithm is what kind of key is made.
+type KeyAlgorithm string
+
+// The kinds of keys that are made for roots and issuers.
+const (
+	KeyP256    KeyAlgorithm = "P-256" // the default
+	KeyP384    KeyAlgorithm = "P-384"
+	KeyRSA3072 KeyAlgorithm = "RSA-3072"
+	KeyRSA4096 KeyAlgorithm = "RSA-4096"
+)
+
+// request returns how a key store is asked for such a key.
+func (k KeyAlgorithm) request(name string) (*kmsapi.CreateKeyRequest, error) {
+	r := &kmsapi.CreateKeyRequest{Name: name}
+	switch k {
+	case "", KeyP256:
+		r.SignatureAlgorithm = kmsapi.ECDSAWithSHA256
+	case KeyP384:
+		r.SignatureAlgorithm = kmsapi.ECDSAWithSHA384
+	case KeyRSA3072:
+		r.SignatureAlgorithm, r.Bits = kmsapi.SHA256WithRSA, 3072
+	case KeyRSA4096:
+		r.SignatureAlgorithm, r.Bits = kmsapi.SHA256WithRSA, 4096
+	default:
+		return nil, Errorf(KindMalformed, "keyAlgorithm", "one of P-256, P-384, RSA-3072, RSA-4096", "%.40q is no kind of key that is made here", k)
+	}
+	return r, nil
+}
+
+// CreateKeyFile makes a key and writes it to path, mode 0600, as PKCS #8
+// encrypted with the passphrase (PBES2, RFC 8018). A file that exists is an
+// error.
+func CreateKeyFile(ctx context.Context, path string, passphrase []byte, kind KeyAlgorithm) (crypto.Signer, error) {
+	request, err := kind.request(path)
+	if err != nil {
+		return nil, err
+	}
 	km, err := kms.New(ctx, kmsapi.Options{URI: "softkms:"})
 	if err != nil {
 		return nil, err
 	}
-	made, err := km.CreateKey(&kmsapi.CreateKeyRequest{Name: path, SignatureAlgorithm: kmsapi.ECDSAWithSHA256})
+	made, err := km.CreateKey(request)
 	if err != nil {
-		return nil, err
-	}
-	block, err := pemutil.Serialize(made.PrivateKey, pemutil.WithPKCS8(true), pemutil.WithPassword(passphrase))
-	if err != nil {
-		return nil, err
-	}
-	if err := writeFileSync(path, pem.EncodeToMemory(block), 0o600); err != nil {
 		return nil, err
 	}
 	key, ok := made.PrivateKey.(crypto.Signer)
 	if !ok {
 		return nil, fmt.Errorf("a %T cannot sign", made.PrivateKey)
 	}
-	return key, nil
+	return key, WriteKeyFile(path, key, passphrase)
+}
+
+// WriteKeyFile writes a key that is in memory as CreateKeyFile does.
+func WriteKeyFile(path string, key crypto.Signer, passphrase []byte) error {
+	if len(passphrase) == 0 {
+		return errors.New("key files need a passphrase")
+	}
+	block, err := pemutil.Serialize(key, pemutil.WithPKCS8(true), pemutil.WithPassword(passphrase))
+	if err != nil {
+		return err
+	}
+	return writeFileSync(path, pem.EncodeToMemory(block), 0o600)
 }
 
 // writeFileSync writes a new file, and syncs it and its folder. A file that

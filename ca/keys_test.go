@@ -216,7 +216,7 @@ func TestI16InitializeMakesARootAndIssuersWithTheirFirstCRLs(t *testing.T) {
 		c := i.Certificate
 		pathLen := 0
 		if i.Purpose == ca.PurposeRoot {
-			pathLen = 1
+			pathLen = 2
 		}
 		if !c.IsCA || c.KeyUsage != sign || c.MaxPathLen != pathLen || len(c.SerialNumber.Bytes()) != 20 || i.State != ca.IssuerActive || len(i.StatusURLs) != 0 {
 			t.Errorf("%s: %+v", i.ID, i)

@@ -61,11 +61,11 @@ func checkPKCS11(u *uri.URI) error {
 	return nil
 }
 
-// Make makes a P-256 key inside the key store of a URI, such as
+// Make makes a key inside the key store of a URI, such as
 // pkcs11:token=LABEL?pin-source=FILE, and returns it with its own URI. The key's
 // object name is label, with an id made up, unless the URI has them. A key that
 // exists is not touched: that is an Error of KindKey.
-func (k Keyring) Make(ctx context.Context, storeURI, label string) (crypto.Signer, string, error) {
+func (k Keyring) Make(ctx context.Context, storeURI, label string, kind KeyAlgorithm) (crypto.Signer, string, error) {
 	u, err := parseKeyURI(storeURI)
 	if err != nil {
 		return nil, "", err
@@ -78,12 +78,16 @@ func (k Keyring) Make(ctx context.Context, storeURI, label string) (crypto.Signe
 		return nil, "", err
 	}
 	keyURI := withObject(u, storeURI, label)
-	made, err := km.CreateKey(&kmsapi.CreateKeyRequest{Name: keyURI, SignatureAlgorithm: kmsapi.ECDSAWithSHA256})
+	request, err := kind.request(keyURI)
+	if err != nil {
+		return nil, "", err
+	}
+	made, err := km.CreateKey(request)
 	switch {
 	case errors.As(err, &kmsapi.AlreadyExistsError{}):
 		return nil, "", Errorf(KindKey, "", "leave object and id out of the URI, or name others", "there is a key %s already: %w", keyURI, err)
 	case err != nil:
-		return nil, "", Errorf(KindKey, "", "see that the token can be written and makes P-256 keys", "make key %s: %w", keyURI, err)
+		return nil, "", Errorf(KindKey, "", "see that the token can be written and makes such keys", "make key %s: %w", keyURI, err)
 	}
 	key, err := k.Open(ctx, keyURI, made.PublicKey)
 	return key, keyURI, err

@@ -22,6 +22,10 @@ type NewBroker struct {
 	URL   string   `json:"url"`          // mqtts://host[:8883], as devices dial it
 	Names []string `json:"names"`        // of its certificate; the URL's host when empty
 	Kind  string   `json:"kind"`         // mosquitto, rabbitmq, nats, embedded, ...
+	// Product and Site choose the issuer of its certificates; the general one
+	// when empty.
+	Product string `json:"product,omitempty"`
+	Site    string `json:"site,omitempty"`
 }
 
 // CreateBroker registers a broker. KindConflict when the id exists.
@@ -47,7 +51,7 @@ func newBroker(n NewBroker) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{ID: n.ID, URL: "mqtts://" + address, Names: n.Names, Kind: n.Kind, Status: BrokerRegistered}
+	b := &Broker{ID: n.ID, URL: "mqtts://" + address, Names: n.Names, Kind: n.Kind, Product: n.Product, Site: n.Site, Status: BrokerRegistered}
 	if b.ID == "" {
 		b.ID = strings.ReplaceAll(host, ":", "-")
 	}
@@ -61,6 +65,12 @@ func newBroker(n NewBroker) (*Broker, error) {
 		return nil, err
 	}
 	if err := checkID("kind", b.Kind); err != nil {
+		return nil, err
+	}
+	if err := checkText("product", b.Product, maxProduct); b.Product != "" && err != nil {
+		return nil, err
+	}
+	if err := checkSite(b.Site); err != nil {
 		return nil, err
 	}
 	if len(b.Names) > maxBrokerNames {
@@ -142,7 +152,7 @@ func (s *Service) MoveBroker(ctx context.Context, actor string, n NewBroker) err
 	if err != nil {
 		return err
 	}
-	if known.URL == b.URL && known.Kind == b.Kind && slices.Equal(known.Names, b.Names) {
+	if known.URL == b.URL && known.Kind == b.Kind && known.Product == b.Product && known.Site == b.Site && slices.Equal(known.Names, b.Names) {
 		return nil
 	}
 	return s.store.UpdateBroker(ctx, *b, Change{Event: newEvent(s.now(), actor, "broker.move", "broker:"+b.ID, n)})
@@ -152,6 +162,10 @@ func (s *Service) MoveBroker(ctx context.Context, actor string, n NewBroker) err
 type BrokerUpdate struct {
 	URL   *string  `json:"url,omitempty"`   // mqtts://host[:8883], as devices dial it
 	Names []string `json:"names,omitempty"` // of its next certificate, the URL's host among them
+	// Product and Site choose the issuer of its next certificate; empty for the
+	// general one.
+	Product *string `json:"product,omitempty"`
+	Site    *string `json:"site,omitempty"`
 }
 
 // UpdateBroker changes where a broker is dialed, or the names of its next
@@ -161,12 +175,18 @@ func (s *Service) UpdateBroker(ctx context.Context, c Call, id string, u BrokerU
 	if err != nil {
 		return nil, err
 	}
-	n := NewBroker{ID: known.ID, URL: known.URL, Names: known.Names, Kind: known.Kind}
+	n := NewBroker{ID: known.ID, URL: known.URL, Names: known.Names, Kind: known.Kind, Product: known.Product, Site: known.Site}
 	if u.URL != nil {
 		n.URL = *u.URL
 	}
 	if u.Names != nil {
 		n.Names = u.Names
+	}
+	if u.Product != nil {
+		n.Product = *u.Product
+	}
+	if u.Site != nil {
+		n.Site = *u.Site
 	}
 	if err := s.MoveBroker(ctx, c.Principal.Name, n); err != nil {
 		return nil, err
@@ -231,6 +251,7 @@ func (s *Service) issueBroker(ctx context.Context, c Call, b *Broker, request *c
 	}
 	order := ca.Order{
 		Profile: "broker", Holder: holder, CommonName: b.Names[0], PublicKey: request.PublicKey, KeySHA256: request.KeySHA256,
+		Product: b.Product, Site: b.Site,
 		Claim: func(cert ca.Certificate) any {
 			claim.Event = s.issueEvent(c.Principal.Name, "broker.issue", "broker:"+b.ID, cert, nil)
 			return &claim

@@ -182,7 +182,10 @@ func (s *Service) PublishScheduledCRLs(ctx context.Context) error {
 // publishDue publishes every CRL that is due. An issuer that fails does not
 // hold up the others; one whose key cannot be used is logged.
 func (s *Service) publishDue(ctx context.Context) (published bool, err error) {
-	errs := []error{s.adoptCRLShards(ctx)}
+	var errs []error
+	if err := s.AdoptIssuers(ctx); err != nil { // a broker that is down, say; tried again within seconds
+		s.log.WarnContext(ctx, "take over issuers", "error", err)
+	}
 	unusable := s.ca.Unusable()
 	for id, err := range unusable {
 		s.log.ErrorContext(ctx, "an issuer's key cannot be used: it signs no certificates and no CRLs", "issuer", id, "error", err)

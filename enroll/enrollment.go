@@ -100,7 +100,14 @@ type enrolling struct {
 	actor    string
 	born     *IDevID // the manufacturer's certificate it came with, if any
 	claim    Claim
+	place    place
 }
+
+// A place is what chooses the issuer of a device, beside its profile: that of
+// its work order.
+type place struct{ product, site string }
+
+func (o *WorkOrder) place() place { return place{o.Product, o.Site} }
 
 // admit checks everything about a request that needs no transaction.
 func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *string) (*enrolling, error) {
@@ -141,7 +148,7 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 	if err := c.Principal.mayServe(order); err != nil {
 		return nil, err
 	}
-	profile, err := s.enrolledProfile(ctx, renews, r.DeviceID, order, r.Profile)
+	profile, place, err := s.enrolledProfile(ctx, renews, r.DeviceID, order, r.Profile)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +160,7 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 	if err := checkDeviceNames(request, r.DeviceID); err != nil {
 		return nil, err
 	}
-	e := &enrolling{deviceID: r.DeviceID, request: request, profile: profile, actor: c.Principal.Name}
+	e := &enrolling{deviceID: r.DeviceID, request: request, profile: profile, actor: c.Principal.Name, place: place}
 	sum, err := requestHash(r, order, profile.Name, request)
 	if err != nil {
 		return nil, err
@@ -183,8 +190,9 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 	return e, nil
 }
 
-// enrolledProfile returns the profile of an enrollment: the first, or again.
-func (s *Service) enrolledProfile(ctx context.Context, renews bool, device, order, asked string) (*ca.Profile, error) {
+// enrolledProfile returns the profile and the place of an enrollment: the first,
+// or again.
+func (s *Service) enrolledProfile(ctx context.Context, renews bool, device, order, asked string) (*ca.Profile, place, error) {
 	if renews {
 		return s.renewedProfile(ctx, device, asked)
 	}
@@ -213,25 +221,48 @@ func (s *Service) tokenOf(ctx context.Context, c *Call, r EnrollRequest) (*Enrol
 	return token, nil
 }
 
-// profileFor returns the profile of an enrollment: the work order's, or device.
-func (s *Service) profileFor(ctx context.Context, order, asked string) (*ca.Profile, error) {
-	profile := "device"
+// profileFor returns the profile of an enrollment, the work order's or device,
+// and its place.
+func (s *Service) profileFor(ctx context.Context, order, asked string) (*ca.Profile, place, error) {
+	profile, at := "device", place{}
 	if order != "" {
-		o, err := s.orders.get(ctx, order, func(ctx context.Context) (*WorkOrder, error) { return s.store.WorkOrder(ctx, order) })
+		o, err := s.readOrder(ctx, order)
 		if isKind(err, ca.KindNotFound) {
-			return nil, ca.Errorf(ca.KindNotFound, "workOrder", "GET /api/v1/work-orders lists them", "there is no work order %.64q", order)
+			return nil, at, ca.Errorf(ca.KindNotFound, "workOrder", "GET /api/v1/work-orders lists them", "there is no work order %.64q", order)
 		}
 		if err != nil {
-			return nil, err
+			return nil, at, err
 		}
-		profile = o.Profile
+		profile, at = o.Profile, o.place()
 		if asked != "" && asked != profile {
-			return nil, ca.Errorf(ca.KindProfile, "profile", "leave profile out", "work order %s is for profile %s", order, profile)
+			return nil, at, ca.Errorf(ca.KindProfile, "profile", "leave profile out", "work order %s is for profile %s", order, profile)
 		}
 	} else if asked != "" {
 		profile = asked
 	}
-	return deviceProfile(profile)
+	p, err := deviceProfile(profile)
+	return p, at, err
+}
+
+// readOrder reads a work order, together with others who read it now.
+func (s *Service) readOrder(ctx context.Context, id string) (*WorkOrder, error) {
+	return s.orders.get(ctx, id, func(ctx context.Context) (*WorkOrder, error) { return s.store.WorkOrder(ctx, id) })
+}
+
+// placeOf returns the place of a device: of the work order that it was built
+// for. An order that is gone is none.
+func (s *Service) placeOf(ctx context.Context, d *Device) (place, error) {
+	if d.WorkOrder == "" {
+		return place{}, nil
+	}
+	o, err := s.readOrder(ctx, d.WorkOrder)
+	if isKind(err, ca.KindNotFound) {
+		return place{}, nil
+	}
+	if err != nil {
+		return place{}, err
+	}
+	return o.place(), nil
 }
 
 // checkDeviceNames refuses a request for names that are not the device's (I9).
@@ -336,6 +367,7 @@ func (s *Service) issueFor(ctx context.Context, e *enrolling) (*ca.Certificate, 
 	return s.ca.Issue(ctx, ca.Order{
 		Profile: e.profile.Name, Holder: holder, CommonName: e.deviceID,
 		PublicKey: e.request.PublicKey, KeySHA256: e.request.KeySHA256,
+		Product: e.place.product, Site: e.place.site,
 		Claim: func(cert ca.Certificate) any {
 			claim := e.claim
 			action := "device.enroll"

@@ -43,10 +43,12 @@ type Device struct {
 // A Broker is an MQTT broker whose certificate is issued and verified here.
 type Broker struct {
 	ID               string          `json:"id"`
-	URL              string          `json:"url"`    // mqtts://host:8883, as devices dial it
-	Names            []string        `json:"names"`  // DNS names and IP addresses of its certificate
-	Kind             string          `json:"kind"`   // mosquitto, rabbitmq, nats, embedded, ...
-	Status           BrokerStatus    `json:"status"` //
+	URL              string          `json:"url"`               // mqtts://host:8883, as devices dial it
+	Names            []string        `json:"names"`             // DNS names and IP addresses of its certificate
+	Kind             string          `json:"kind"`              // mosquitto, rabbitmq, nats, embedded, ...
+	Product          string          `json:"product,omitempty"` // whose issuer certifies it; empty for the general one
+	Site             string          `json:"site,omitempty"`    // likewise
+	Status           BrokerStatus    `json:"status"`            //
 	Certificate      *ca.Certificate `json:"certificate,omitempty"`
 	LastVerification *Verification   `json:"lastVerification,omitempty"`
 	CreatedAt        time.Time       `json:"createdAt"`
@@ -103,6 +105,7 @@ const (
 type WorkOrder struct {
 	ID        string     `json:"id"`
 	Product   string     `json:"product"`
+	Site      string     `json:"site,omitempty"` // where it is built or used: chooses the issuer, with the product
 	Quantity  int64      `json:"quantity"`
 	Issued    int64      `json:"issued"` // devices enrolled; never exceeds Quantity
 	Profile   string     `json:"profile"`

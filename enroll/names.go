@@ -71,6 +71,14 @@ func checkText(field, text string, limit int) error {
 	return nil
 }
 
+// checkSite refuses what cannot name a site; empty is none.
+func checkSite(site string) error {
+	if site == "" {
+		return nil
+	}
+	return checkID("site", site)
+}
+
 // Bounds of a device's attributes.
 const (
 	maxAttributes     = 32

@@ -11,6 +11,7 @@ import (
 // Bounds of work orders and their tokens.
 const (
 	maxQuantity      = 100_000_000
+	maxProduct       = 128
 	defaultTokenLife = 24 * time.Hour
 	maxTokenLife     = 366 * 24 * time.Hour
 )
@@ -19,13 +20,14 @@ const (
 type NewWorkOrder struct {
 	ID       string `json:"id,omitempty"` // of the manufacturing system; made when empty
 	Product  string `json:"product"`
+	Site     string `json:"site,omitempty"` // chooses the issuer, with the product
 	Quantity int64  `json:"quantity"`
 	Profile  string `json:"profile,omitempty"` // device when empty
 }
 
 // CreateWorkOrder opens a work order. KindConflict when the id exists.
 func (s *Service) CreateWorkOrder(ctx context.Context, c Call, n NewWorkOrder) (*WorkOrder, error) {
-	o := &WorkOrder{ID: n.ID, Product: n.Product, Quantity: n.Quantity, Profile: n.Profile, State: OrderOpen, CreatedAt: s.now()}
+	o := &WorkOrder{ID: n.ID, Product: n.Product, Site: n.Site, Quantity: n.Quantity, Profile: n.Profile, State: OrderOpen, CreatedAt: s.now()}
 	if o.ID == "" {
 		o.ID = "wo-" + newID()
 	}
@@ -38,7 +40,10 @@ func (s *Service) CreateWorkOrder(ctx context.Context, c Call, n NewWorkOrder) (
 	if err := c.Principal.mayServe(o.ID); err != nil {
 		return nil, err
 	}
-	if err := checkText("product", o.Product, 128); err != nil {
+	if err := checkText("product", o.Product, maxProduct); err != nil {
+		return nil, err
+	}
+	if err := checkSite(o.Site); err != nil {
 		return nil, err
 	}
 	if o.Quantity < 1 || o.Quantity > maxQuantity {

@@ -148,8 +148,8 @@ func (s *Service) KeepStatus(ctx context.Context) {
 			return
 		case <-ticker.C:
 			err := s.RefreshStatus(ctx)
-			if n%adoptEvery == 0 {
-				err = errors.Join(err, s.adoptCRLShards(ctx))
+			if n%adoptEvery == 0 { // a second server or a command may have changed them
+				err = errors.Join(err, s.AdoptIssuers(ctx))
 			}
 			if err != nil && !failing && ctx.Err() == nil {
 				s.log.WarnContext(ctx, "CRLs and OCSP answers may be out of date; tried again", "error", err)
@@ -267,7 +267,7 @@ func (s *Service) SetCRLShards(ctx context.Context, call Call, issuerID string, 
 	if err := s.store.SetCRLShards(ctx, issuerID, shards, Change{Event: event}); err != nil {
 		return nil, err
 	}
-	if err := s.adoptCRLShards(ctx); err != nil {
+	if err := s.AdoptIssuers(ctx); err != nil {
 		return nil, err
 	}
 	return s.issuerView(issuerID)
@@ -276,11 +276,7 @@ func (s *Service) SetCRLShards(ctx context.Context, call Call, issuerID string, 
 // adoptCRLShards takes over what the store says of issuers' shards, which
 // another replica may have set: first every shard's CRL, then new certificates
 // on them.
-func (s *Service) adoptCRLShards(ctx context.Context) error {
-	stored, err := s.store.Issuers(ctx)
-	if err != nil {
-		return err
-	}
+func (s *Service) adoptCRLShards(ctx context.Context, stored []ca.Issuer) error {
 	known := s.ca.Issuers()
 	var errs []error
 	for _, i := range stored {

@@ -71,7 +71,8 @@ func (s *Service) renewing(c Call, current *ca.Certificate, csr string) (*enroll
 // renewedBefore returns the first answer to this very renewal, or nil: by the
 // idempotency key, or, for a device that sends none, by a certificate newer
 // than the one it came with that has the key it asks for and is not due for
-// renewal itself. The answer that held it was lost.
+// renewal itself. The answer that held it was lost. Otherwise it notes the
+// device's place.
 func (s *Service) renewedBefore(ctx context.Context, e *enrolling, current *ca.Certificate) (*Enrollment, error) {
 	if e.claim.Idempotency != nil {
 		if r, err := s.store.Replayed(ctx, e.claim.Idempotency); err != nil || r != nil {
@@ -89,5 +90,6 @@ func (s *Service) renewedBefore(ctx context.Context, e *enrolling, current *ca.C
 	if cert := certificateWithKey(d, e.request.KeySHA256, now); cert != nil && cert.SerialNumber != current.SerialNumber && now.Before(cert.RenewAfter()) {
 		return s.again(ctx, e, "device.renew-again", cert)
 	}
-	return nil, nil
+	e.place, err = s.placeOf(ctx, d)
+	return nil, err
 }

@@ -78,19 +78,24 @@ func renewable(d *Device) error {
 	return nil
 }
 
-// renewedProfile returns the profile of a device that enrolls again: what its
-// newest certificate was issued by.
-func (s *Service) renewedProfile(ctx context.Context, id, asked string) (*ca.Profile, error) {
+// renewedProfile returns the profile of a device that enrolls again, what its
+// newest certificate was issued by, and its place.
+func (s *Service) renewedProfile(ctx context.Context, id, asked string) (*ca.Profile, place, error) {
 	d, err := s.store.Device(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, place{}, err
+	}
+	at, err := s.placeOf(ctx, d)
+	if err != nil {
+		return nil, at, err
 	}
 	profile := "device"
 	if len(d.Certificates) > 0 {
 		profile = d.Certificates[0].Profile
 	}
 	if asked != "" && asked != profile {
-		return nil, ca.Errorf(ca.KindProfile, "profile", "leave profile out", "device %s has profile %s", id, profile)
+		return nil, at, ca.Errorf(ca.KindProfile, "profile", "leave profile out", "device %s has profile %s", id, profile)
 	}
-	return deviceProfile(profile)
+	p, err := deviceProfile(profile)
+	return p, at, err
 }

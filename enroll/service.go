@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -21,9 +23,12 @@ type Config struct {
 	// MachineURL is the base URL that devices renew at, such as
 	// https://ca.example:9443.
 	MachineURL string
-	Webhook    *Webhook // where audit events are sent; nil for nowhere
-	Log        *slog.Logger
-	Now        func() time.Time
+	// Fetcher looks at what issuers publish as a client would (I16); one without
+	// proxy when nil.
+	Fetcher *http.Client
+	Webhook *Webhook // where audit events are sent; nil for nowhere
+	Log     *slog.Logger
+	Now     func() time.Time
 	// ProofTimeout bounds how long a broker is waited for: to load a CRL or to
 	// close sessions, to refuse what was revoked, and to serve a new
 	// certificate; 10 s each when zero. Proofs are attempted again after that.
@@ -59,6 +64,9 @@ type Service struct {
 
 	responder *ca.Responder
 	published published
+	statusURL atomic.Pointer[string] // base of what new certificates name; nil before SetStatusURL
+
+	clientsDue atomic.Bool // brokers have not all taken the CAs of devices' certificates
 
 	loaded loadedCRLs
 	doomed doomedCanaries
@@ -100,6 +108,9 @@ func New(cfg Config) *Service {
 	}
 	if cfg.KeepVerifications <= 0 {
 		cfg.KeepVerifications = DefaultKeepVerifications
+	}
+	if cfg.Fetcher == nil {
+		cfg.Fetcher = newFetcher()
 	}
 	s := &Service{
 		cfg: cfg, ca: cfg.Authority, store: cfg.Store, log: cfg.Log,

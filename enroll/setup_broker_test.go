@@ -192,6 +192,14 @@ func (f *faulty) LoadCRL(ctx context.Context, b brokers.Bundle) error {
 	return d.LoadCRL(ctx, b)
 }
 
+func (f *faulty) TrustClients(ctx context.Context, all brokers.ClientCAs) error {
+	d, err := f.before(ctx, "TrustClients")
+	if err != nil {
+		return err
+	}
+	return d.TrustClients(ctx, all)
+}
+
 func (f *faulty) Sessions(ctx context.Context) ([]brokers.Session, error) {
 	d, err := f.before(ctx, "Sessions")
 	if err != nil {

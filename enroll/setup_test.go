@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -157,6 +158,7 @@ type site struct {
 	reader  *sql.DB // of unchanged
 
 	proofTimeout time.Duration // of servers that are started
+	published    *statusListener
 
 	*enroll.Service // the first server
 	authority       *ca.Authority
@@ -172,7 +174,9 @@ func newSite(t *testing.T) *site {
 	s.must(os.WriteFile(s.path, database, 0o600))
 	s.store = s.openStore()
 	s.authority = s.openAuthority(s.store)
+	s.published = new(statusListener)
 	s.Service = s.server(s.store)
+	s.published.service = s.Service
 	s.Cleanup(func() {
 		leaktest.Write(strings.Join(s.column(s.readOnly(), `SELECT CAST(canonical AS TEXT) FROM events`), "\n"))
 	})
@@ -203,6 +207,7 @@ func (s *site) server(db enroll.Store) *enroll.Service {
 	return enroll.New(enroll.Config{
 		Authority: s.openAuthority(db), Store: db, Drivers: s.drivers, MachineURL: "https://machines.test",
 		Log: slog.New(slog.NewTextHandler(s.log, nil)), Now: s.clock.now, ProofTimeout: s.proofTimeout,
+		Fetcher: &http.Client{Transport: s.published},
 	})
 }
 

@@ -345,6 +345,16 @@ type IssuerStore interface {
 	// CreateIssuers stores the first issuers and their first CRLs, in one
 	// transaction; KindConflict when the store has any.
 	CreateIssuers(ctx context.Context, issuers []ca.Issuer, crls []*ca.CRL, c Change) error
+	// AddIssuers stores further ones with their first CRLs, in one transaction;
+	// KindConflict when an id is taken.
+	AddIssuers(ctx context.Context, issuers []ca.Issuer, crls []*ca.CRL, c Change) error
+	// SetIssuerState moves an issuer from one of some states to another:
+	// KindConflict when it is in none of them. A root that becomes active makes
+	// the one that was retired.
+	SetIssuerState(ctx context.Context, id string, from []ca.IssuerState, to ca.IssuerState, c Change) error
+	// ImportCRL stores a CRL that was signed elsewhere: KindConflict unless its
+	// number is above every one of the issuer's.
+	ImportCRL(ctx context.Context, crl *ca.CRL, c Change) error
 	Issuers(ctx context.Context) ([]ca.Issuer, error)
 	// SetStatusURLs replaces the issuer's status URLs.
 	SetStatusURLs(ctx context.Context, issuerID string, urls []string, c Change) error

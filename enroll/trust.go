@@ -43,14 +43,32 @@ type IssuerView struct {
 	CDPs         []string        `json:"crlDistributionPoints"` // that its certificates carry, oldest first
 	OCSP         string          `json:"ocsp"`                  // URL that new certificates carry; empty for none
 	CRLShards    int             `json:"crlShards"`             // that new certificates are spread over
+	Product      string          `json:"product"`               // that it signs for alone; empty for any
+	Site         string          `json:"site"`                  // likewise
+	Domain       string          `json:"domain"`                // the fleet's domain, below which all its names are; empty for no such limit
+	Key          IssuerKey       `json:"key"`
 	PEM          string          `json:"pem"`
 }
+
+// An IssuerKey says whether a server can sign with an issuer.
+type IssuerKey string
+
+// What there is of an issuer's key.
+const (
+	KeyUsable   IssuerKey = "usable"   // on the server that was asked
+	KeyUnusable IssuerKey = "unusable" // not on the server that was asked, or it does not open there
+	KeyApart    IssuerKey = "apart"    // on no server: offline
+)
+
+// IssuerKeys lists every one.
+func IssuerKeys() []IssuerKey { return []IssuerKey{KeyUsable, KeyUnusable, KeyApart} }
 
 // Issuers returns every issuer, the root among them.
 func (s *Service) Issuers(context.Context) ([]IssuerView, error) {
 	var views []IssuerView
+	unusable := s.ca.Unusable()
 	for _, i := range s.ca.Issuers() {
-		views = append(views, viewOf(i))
+		views = append(views, viewOf(i, unusable[i.ID] == nil))
 	}
 	return views, nil
 }
@@ -63,16 +81,23 @@ func (s *Service) issuerView(id string) (*IssuerView, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := viewOf(*i)
+	v := viewOf(*i, s.ca.Unusable()[id] == nil)
 	return &v, nil
 }
 
-func viewOf(i ca.Issuer) IssuerView {
-	c := i.Certificate
+func viewOf(i ca.Issuer, usable bool) IssuerView {
+	c, key := i.Certificate, KeyUnusable
+	switch {
+	case i.KeyURI == "":
+		key = KeyApart
+	case usable:
+		key = KeyUsable
+	}
 	return IssuerView{
 		ID: i.ID, Purpose: i.Purpose, State: i.State, Parent: i.Parent, Subject: c.Subject.String(),
 		SerialNumber: ca.SerialNumberOf(c.SerialNumber), SHA256: ca.FingerprintOf(c),
-		NotBefore: c.NotBefore, NotAfter: c.NotAfter, CDPs: i.CDPs(), OCSP: i.OCSPURL(), CRLShards: i.Shards(), PEM: ca.EncodeChain(c),
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, CDPs: i.CDPs(), OCSP: i.OCSPURL(), CRLShards: i.Shards(),
+		Product: i.Product, Site: i.Site, Domain: i.Domain, Key: key, PEM: ca.EncodeChain(c),
 	}
 }
 
@@ -142,21 +167,33 @@ func (s *Service) brokerBundle(ctx context.Context) (brokers.Bundle, []*Publishe
 }
 
 // SetStatusURL makes base the URL that new certificates name for CRLs and
-// issuer certificates. Earlier ones stay in every CRL's IDP.
+// issuer certificates. Earlier ones stay in every CRL's IDP. Issuers that come
+// later get it, too.
 func (s *Service) SetStatusURL(ctx context.Context, base string) error {
+	s.statusURL.Store(&base)
 	for _, i := range s.ca.Issuers() {
 		if i.KeyURI == "" { // its CRL is signed elsewhere
 			continue
 		}
-		next, changed := i.WithStatusURL(base)
-		if !changed {
-			continue
-		}
-		event := newEvent(s.now(), "server", "issuer.status-url", "issuer:"+i.ID, map[string]any{"urls": next.StatusURLs})
-		if err := s.store.SetStatusURLs(ctx, i.ID, next.StatusURLs, Change{Event: event}); err != nil {
+		if err := s.setStatusURL(ctx, i, base); err != nil {
 			return err
 		}
-		s.ca.SetStatusURLs(i.ID, next.StatusURLs)
 	}
 	return nil
 }
+
+func (s *Service) setStatusURL(ctx context.Context, i ca.Issuer, base string) error {
+	next, changed := i.WithStatusURL(base)
+	if !changed {
+		return nil
+	}
+	event := newEvent(s.now(), "server", "issuer.status-url", "issuer:"+i.ID, map[string]any{"urls": next.StatusURLs})
+	if err := s.store.SetStatusURLs(ctx, i.ID, next.StatusURLs, Change{Event: event}); err != nil {
+		return err
+	}
+	s.ca.SetStatusURLs(i.ID, next.StatusURLs)
+	return nil
+}
+
+// Issuer returns one issuer.
+func (s *Service) Issuer(_ context.Context, id string) (*IssuerView, error) { return s.issuerView(id) }

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-var table = regexp.MustCompile(`(?m)^CREATE (?:TABLE|INDEX|UNIQUE INDEX) (\w+)`)
+var table = regexp.MustCompile(`(?m)^(?:CREATE (?:TABLE|INDEX|UNIQUE INDEX) \w+|ALTER TABLE \w+ ADD COLUMN \w+)`)
 
-// Both engines have the same files with the same tables and indexes.
+// Both engines have the same files with the same tables, columns and indexes.
 func TestEnginesAgree(t *testing.T) {
 	lite, err := List(SQLite)
 	if err != nil {

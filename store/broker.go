@@ -9,19 +9,19 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-const selectBroker = `SELECT id, url, names, kind, status, created_at FROM brokers`
+const selectBroker = `SELECT id, url, names, kind, status, created_at, product, site FROM brokers`
 
 func scanBroker(row scanner) (*enroll.Broker, error) {
 	b := &enroll.Broker{}
-	return b, row.Scan(&b.ID, &b.URL, fromJSON{&b.Names}, &b.Kind, &b.Status, atTime{&b.CreatedAt})
+	return b, row.Scan(&b.ID, &b.URL, fromJSON{&b.Names}, &b.Kind, &b.Status, atTime{&b.CreatedAt}, &b.Product, &b.Site)
 }
 
 // CreateBroker implements enroll.BrokerStore.
 func (s *Store) CreateBroker(ctx context.Context, b enroll.Broker, c enroll.Change) error {
 	return s.change(ctx, "create broker", c, func(ctx context.Context, q tx) error {
-		n, err := q.exec(ctx, `INSERT INTO brokers (id, url, names, kind, status, created_at, status_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT (id) DO NOTHING`,
-			b.ID, b.URL, listText(b.Names), b.Kind, b.Status, micros(b.CreatedAt))
+		n, err := q.exec(ctx, `INSERT INTO brokers (id, url, names, kind, status, created_at, status_at, product, site)
+			VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8) ON CONFLICT (id) DO NOTHING`,
+			b.ID, b.URL, listText(b.Names), b.Kind, b.Status, micros(b.CreatedAt), b.Product, b.Site)
 		if err == nil && n == 0 {
 			return conflict("id", "choose another broker id", "broker %q exists", b.ID)
 		}
@@ -32,7 +32,8 @@ func (s *Store) CreateBroker(ctx context.Context, b enroll.Broker, c enroll.Chan
 // UpdateBroker implements enroll.BrokerStore.
 func (s *Store) UpdateBroker(ctx context.Context, b enroll.Broker, c enroll.Change) error {
 	return s.change(ctx, "update broker", c, func(ctx context.Context, q tx) error {
-		n, err := q.exec(ctx, `UPDATE brokers SET url = $2, names = $3, kind = $4 WHERE id = $1`, b.ID, b.URL, listText(b.Names), b.Kind)
+		n, err := q.exec(ctx, `UPDATE brokers SET url = $2, names = $3, kind = $4, product = $5, site = $6 WHERE id = $1`,
+			b.ID, b.URL, listText(b.Names), b.Kind, b.Product, b.Site)
 		if err == nil && n == 0 {
 			return notFound("broker", "broker", b.ID)
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 
 	"github.com/fleetca/fleetca/ca"
@@ -12,7 +13,8 @@ import (
 func scanIssuer(row scanner) (ca.Issuer, error) {
 	var i ca.Issuer
 	var der []byte
-	if err := row.Scan(&i.ID, &i.Purpose, &i.State, &der, &i.Parent, &i.KeyURI, fromJSON{&i.StatusURLs}, asInt{&i.CRLShards}, asInt{&i.CRLShardsEver}); err != nil {
+	if err := row.Scan(&i.ID, &i.Purpose, &i.State, &der, &i.Parent, &i.KeyURI, fromJSON{&i.StatusURLs}, asInt{&i.CRLShards}, asInt{&i.CRLShardsEver},
+		&i.Product, &i.Site, &i.Domain); err != nil {
 		return i, err
 	}
 	var err error
@@ -32,25 +34,86 @@ func (s *Store) CreateIssuers(ctx context.Context, issuers []ca.Issuer, crls []*
 		if n == 0 {
 			return conflict("", "use the authority that is there, or another database", "the database holds a certification authority already")
 		}
-		for ordinal, i := range issuers {
-			if _, err := q.exec(ctx, `INSERT INTO issuers (id, ordinal, purpose, state, der, parent, key_uri, status_urls, crl_shards, crl_shards_ever)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, i.ID, int64(ordinal), i.Purpose, i.State, i.Certificate.Raw, i.Parent, i.KeyURI,
-				listText(i.StatusURLs), int64(i.Shards()), int64(i.ShardsEver())); err != nil {
-				return fmt.Errorf("insert issuer %q: %w", i.ID, err)
-			}
-			if _, err := q.exec(ctx, `INSERT INTO crl_numbers (issuer_id, number) VALUES ($1, 0)`, i.ID); err != nil {
-				return fmt.Errorf("insert CRL number of issuer %q: %w", i.ID, err)
-			}
+		return insertIssuers(ctx, q, issuers, crls)
+	})
+}
+
+// AddIssuers implements enroll.IssuerStore.
+func (s *Store) AddIssuers(ctx context.Context, issuers []ca.Issuer, crls []*ca.CRL, c enroll.Change) error {
+	return s.change(ctx, "add issuers", c, func(ctx context.Context, q tx) error {
+		return insertIssuers(ctx, q, issuers, crls)
+	})
+}
+
+// insertIssuers inserts issuers after those that there are, and their first
+// CRLs. An id that is taken is a conflict.
+func insertIssuers(ctx context.Context, q tx, issuers []ca.Issuer, crls []*ca.CRL) error {
+	for _, i := range issuers {
+		n, err := q.exec(ctx, `INSERT INTO issuers (id, ordinal, purpose, state, der, parent, key_uri, status_urls, crl_shards, crl_shards_ever, product, site, domain)
+			SELECT CAST($1 AS TEXT), (SELECT COALESCE(MAX(ordinal), -1) + 1 FROM issuers), CAST($2 AS TEXT), CAST($3 AS TEXT), $4, CAST($5 AS TEXT), CAST($6 AS TEXT), CAST($7 AS TEXT),
+				CAST($8 AS BIGINT), CAST($9 AS BIGINT), CAST($10 AS TEXT), CAST($11 AS TEXT), CAST($12 AS TEXT)
+			WHERE NOT EXISTS (SELECT 1 FROM issuers WHERE id = $1)`,
+			i.ID, i.Purpose, i.State, i.Certificate.Raw, i.Parent, i.KeyURI, listText(i.StatusURLs), int64(i.Shards()), int64(i.ShardsEver()), i.Product, i.Site, i.Domain)
+		if err != nil {
+			return fmt.Errorf("insert issuer %q: %w", i.ID, err)
 		}
-		for _, crl := range crls {
-			if _, err := q.exec(ctx, `UPDATE crl_numbers SET number = $2 WHERE issuer_id = $1 AND number < $2`, crl.IssuerID, crl.Number); err != nil {
-				return fmt.Errorf("reserve CRL number of issuer %q: %w", crl.IssuerID, err)
-			}
-			if err := insertCRL(ctx, q, crl); err != nil {
-				return err
-			}
+		if n == 0 {
+			return conflict("id", "choose another id", "there is an issuer %q already", i.ID)
 		}
-		return nil
+		if _, err := q.exec(ctx, `INSERT INTO crl_numbers (issuer_id, number) VALUES ($1, 0)`, i.ID); err != nil {
+			return fmt.Errorf("insert CRL number of issuer %q: %w", i.ID, err)
+		}
+	}
+	for _, crl := range crls {
+		if _, err := q.exec(ctx, `UPDATE crl_numbers SET number = $2 WHERE issuer_id = $1 AND number < $2`, crl.IssuerID, crl.Number); err != nil {
+			return fmt.Errorf("reserve CRL number of issuer %q: %w", crl.IssuerID, err)
+		}
+		if err := insertCRL(ctx, q, crl); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ImportCRL implements enroll.IssuerStore.
+func (s *Store) ImportCRL(ctx context.Context, crl *ca.CRL, c enroll.Change) error {
+	return s.change(ctx, "import CRL", c, func(ctx context.Context, q tx) error {
+		n, err := q.exec(ctx, `UPDATE crl_numbers SET number = $2 WHERE issuer_id = $1 AND number < $2`, crl.IssuerID, crl.Number)
+		if err != nil {
+			return fmt.Errorf("raise CRL number of issuer %q: %w", crl.IssuerID, err)
+		}
+		if n == 0 {
+			return conflict("crl", "give the newest CRL of the issuer", "issuer %q has a CRL of that number or a higher one, or is not known", crl.IssuerID)
+		}
+		return insertCRL(ctx, q, crl)
+	})
+}
+
+// SetIssuerState implements enroll.IssuerStore.
+func (s *Store) SetIssuerState(ctx context.Context, id string, from []ca.IssuerState, to ca.IssuerState, c enroll.Change) error {
+	return s.change(ctx, "set issuer state", c, func(ctx context.Context, q tx) error {
+		states := make([]ca.IssuerState, 3)
+		copy(states, from)
+		n, err := q.exec(ctx, `UPDATE issuers SET state = $2 WHERE id = $1 AND state IN ($3, $4, $5)`, id, to, states[0], states[1], states[2])
+		if err != nil {
+			return err
+		}
+		if n == 1 && to == ca.IssuerActive { // one root is active
+			_, err := q.exec(ctx, `UPDATE issuers SET state = 'retired' WHERE purpose = 'root' AND state = 'active' AND id <> $1
+				AND EXISTS (SELECT 1 FROM issuers WHERE id = $1 AND purpose = 'root')`, id)
+			return err
+		}
+		if n == 1 {
+			return nil
+		}
+		state, err := value[ca.IssuerState](ctx, q, `SELECT state FROM issuers WHERE id = $1`, id)
+		switch {
+		case errors.Is(err, errNoRows):
+			return notFound("issuer", "issuer", id)
+		case err != nil:
+			return err
+		}
+		return conflict("issuer", "fleetca issuer list shows the states", "issuer %q is %s, and cannot become %s", id, state, to)
 	})
 }
 
@@ -61,13 +124,13 @@ func (s *Store) Issuers(ctx context.Context) ([]ca.Issuer, error) {
 }
 
 func issuersOf(ctx context.Context, q querier) ([]ca.Issuer, error) {
-	return collect(ctx, q, scanIssuer, `SELECT id, purpose, state, der, parent, key_uri, status_urls, crl_shards, crl_shards_ever FROM issuers ORDER BY ordinal`)
+	return collect(ctx, q, scanIssuer, `SELECT id, purpose, state, der, parent, key_uri, status_urls, crl_shards, crl_shards_ever, product, site, domain FROM issuers ORDER BY ordinal`)
 }
 
 // issuersOfAnySchema is issuersOf for a database of an older schema, too. It
 // leaves out what that may not have.
 func issuersOfAnySchema(ctx context.Context, q querier) ([]ca.Issuer, error) {
-	return collect(ctx, q, scanIssuer, `SELECT id, purpose, state, der, parent, key_uri, status_urls, CAST(1 AS BIGINT), CAST(1 AS BIGINT) FROM issuers ORDER BY ordinal`)
+	return collect(ctx, q, scanIssuer, `SELECT id, purpose, state, der, parent, key_uri, status_urls, CAST(1 AS BIGINT), CAST(1 AS BIGINT), '', '', '' FROM issuers ORDER BY ordinal`)
 }
 
 // SetStatusURLs implements enroll.IssuerStore.

@@ -9,11 +9,11 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-const selectWorkOrder = `SELECT id, product, quantity, issued, profile, state, created_at, full_at FROM work_orders`
+const selectWorkOrder = `SELECT id, product, quantity, issued, profile, state, created_at, full_at, site FROM work_orders`
 
 func scanWorkOrder(row scanner) (*enroll.WorkOrder, error) {
 	o := &enroll.WorkOrder{}
-	return o, row.Scan(&o.ID, &o.Product, &o.Quantity, &o.Issued, &o.Profile, &o.State, atTime{&o.CreatedAt}, atSome{&o.FullAt})
+	return o, row.Scan(&o.ID, &o.Product, &o.Quantity, &o.Issued, &o.Profile, &o.State, atTime{&o.CreatedAt}, atSome{&o.FullAt}, &o.Site)
 }
 
 const selectEnrollmentToken = `SELECT id, hash, work_order, device_id, renews, uses, used, expires_at, created_at FROM enrollment_tokens`
@@ -26,9 +26,9 @@ func scanEnrollmentToken(row scanner) (*enroll.EnrollmentToken, error) {
 // CreateWorkOrder implements enroll.OrderStore.
 func (s *Store) CreateWorkOrder(ctx context.Context, o enroll.WorkOrder, c enroll.Change) error {
 	return s.change(ctx, "create work order", c, func(ctx context.Context, q tx) error {
-		n, err := q.exec(ctx, `INSERT INTO work_orders (id, product, quantity, issued, profile, state, created_at)
-			VALUES ($1, $2, $3, 0, $4, $5, $6) ON CONFLICT (id) DO NOTHING`,
-			o.ID, o.Product, o.Quantity, o.Profile, o.State, micros(o.CreatedAt))
+		n, err := q.exec(ctx, `INSERT INTO work_orders (id, product, quantity, issued, profile, state, created_at, site)
+			VALUES ($1, $2, $3, 0, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING`,
+			o.ID, o.Product, o.Quantity, o.Profile, o.State, micros(o.CreatedAt), o.Site)
 		if err == nil && n == 0 {
 			return conflict("id", "choose another work order id", "work order %q exists", o.ID)
 		}

@@ -154,6 +154,28 @@ func (c *Client) Issuers(ctx context.Context) iter.Seq2[enroll.IssuerView, error
 	return list[enroll.IssuerView](ctx, c, "/issuers", nil)
 }
 
+// Issuer returns one issuer.
+func (c *Client) Issuer(ctx context.Context, id string) (*enroll.IssuerView, error) {
+	return fetch[enroll.IssuerView](ctx, c, at("issuers", id))
+}
+
+// IssuerPublication has the server fetch and verify what an issuer's
+// certificates name.
+func (c *Client) IssuerPublication(ctx context.Context, id string) (*enroll.Publication, error) {
+	return fetch[enroll.Publication](ctx, c, at("issuers", id, "publication"))
+}
+
+// ActivateIssuer lets an issuer sign, once all that its certificates name was
+// verified.
+func (c *Client) ActivateIssuer(ctx context.Context, id string, opts ...Option) (*enroll.Publication, error) {
+	return send[enroll.Publication](ctx, c, at("issuers", id, "activation"), none, opts)
+}
+
+// RetireIssuer makes an issuer sign CRLs alone.
+func (c *Client) RetireIssuer(ctx context.Context, id string, opts ...Option) (*enroll.IssuerView, error) {
+	return send[enroll.IssuerView](ctx, c, at("issuers", id, "retirement"), none, opts)
+}
+
 // SetCRLShards spreads an issuer's new certificates over a number of CRLs.
 func (c *Client) SetCRLShards(ctx context.Context, issuer string, shards int, opts ...Option) (*enroll.IssuerView, error) {
 	return send[enroll.IssuerView](ctx, c, at("issuers", issuer, "crl-shards"), enroll.ShardsRequest{Shards: shards}, opts)

@@ -46,6 +46,8 @@ func newBrokerRegisterCommand(flags *clientFlags) *cobra.Command {
 	cmd.Flags().StringVar(&b.ID, "id", "", "id (default: the host)")
 	cmd.Flags().StringVar(&names, "names", "", "DNS names and IP addresses of its certificate, comma-separated (default: the host)")
 	cmd.Flags().StringVar(&b.Kind, "kind", "", "mosquitto, rabbitmq, nats, ...")
+	cmd.Flags().StringVar(&b.Product, "product", "", "product whose issuer certifies it (default: the general one)")
+	cmd.Flags().StringVar(&b.Site, "site", "", "site whose issuer certifies it (default: the general one)")
 	return cmd
 }
 
@@ -86,11 +88,17 @@ func newBrokerShowCommand(flags *clientFlags) *cobra.Command {
 }
 
 func newBrokerUpdateCommand(flags *clientFlags) *cobra.Command {
-	var url, names string
+	var url, names, product, site string
 	cmd := &cobra.Command{
-		Use: "update ID", Short: "Change where a broker is dialed, or the names of its next certificate", Args: cobra.ExactArgs(1),
+		Use: "update ID", Short: "Change where a broker is dialed, or the names and the issuer of its next certificate", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			u := enroll.BrokerUpdate{Names: splitList(names)}
+			if cmd.Flags().Changed("product") {
+				u.Product = &product
+			}
+			if cmd.Flags().Changed("site") {
+				u.Site = &site
+			}
 			if url != "" {
 				u.URL = &url
 			}
@@ -107,6 +115,8 @@ func newBrokerUpdateCommand(flags *clientFlags) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&url, "url", "", "mqtts://HOST[:8883] (default: as it is)")
 	cmd.Flags().StringVar(&names, "names", "", "DNS names and IP addresses, comma-separated (default: as they are)")
+	cmd.Flags().StringVar(&product, "product", "", "product whose issuer certifies it; empty for the general one (default: as it is)")
+	cmd.Flags().StringVar(&site, "site", "", "site whose issuer certifies it; empty for the general one (default: as it is)")
 	return cmd
 }
 

@@ -127,8 +127,8 @@ func (s *server) openMosquitto(dir string) error {
 		id: settings.ID, driver: d, close: d.Close,
 		installed: func(context.Context) (*x509.Certificate, error) { return d.Installed() },
 		start: func(ctx context.Context) (enroll.NewBroker, error) {
-			anchors := append(s.issuersFor(ca.PurposeDevice), s.authority.Roots()...)
-			if err := d.SetClientCAs(ctx, anchors); err != nil {
+			all := s.service.ClientCAs()
+			if err := d.SetClientCAs(ctx, slices.Concat(all.Issuers, all.Above)); err != nil {
 				s.cfg.log.Error("hand a broker the CAs of devices", "broker", settings.ID, "err", err)
 			}
 			return enroll.NewBroker{ID: settings.ID, Kind: d.Kind(), Names: settings.Names, URL: settings.URL}, nil
@@ -147,11 +147,12 @@ func (s *server) startBrokers(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		_, err = s.service.Broker(ctx, b.id)
+		known, err := s.service.Broker(ctx, b.id)
 		switch {
 		case errors.Is(err, ca.IsKind(ca.KindNotFound)):
 			_, err = s.service.CreateBroker(ctx, serverCall(), registration)
 		case err == nil:
+			registration.Product, registration.Site = known.Product, known.Site
 			err = s.service.MoveBroker(ctx, "server", registration)
 		}
 		if err != nil {

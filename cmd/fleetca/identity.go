@@ -27,7 +27,7 @@ type identity struct {
 	service *enroll.Service
 	dir     string
 	names   []string // DNS names and IP addresses that it must carry
-	roots   []*x509.Certificate
+	roots   func() []*x509.Certificate
 	log     *slog.Logger
 	current atomic.Pointer[tls.Certificate]
 }
@@ -65,7 +65,7 @@ func (id *identity) serves(pair *tls.Certificate) bool {
 		}
 	}
 	opts := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool()}
-	for _, root := range id.roots {
+	for _, root := range id.roots() {
 		opts.Roots.AddCert(root)
 	}
 	for _, der := range pair.Certificate[1:] {

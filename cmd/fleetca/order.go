@@ -34,6 +34,7 @@ func newOrderCreateCommand(flags *clientFlags) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.ID, "id", "", "id (default: made up)")
 	f.StringVar(&o.Product, "product", "", "product")
+	f.StringVar(&o.Site, "site", "", "site, which chooses the issuer together with the product")
 	f.Int64Var(&o.Quantity, "quantity", 0, "how many devices may be enrolled")
 	f.StringVar(&o.Profile, "profile", "", "profile (default device)")
 	return cmd

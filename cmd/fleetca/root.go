@@ -12,22 +12,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/store"
 )
-
-// rootCRLPeriod is how long the root's CRL is valid: its key is offline.
-const rootCRLPeriod = 366 * 24 * time.Hour
 
 // rootCRLConfig is what root crl works with.
 type rootCRLConfig struct {
 	data, database string
+	issuer         string // id of the root; the active one when empty
 	key            string // a file, or a KMS URI
 	passphraseFile string
 }
 
 func newRootCommandGroup() *cobra.Command {
 	cmd := &cobra.Command{Use: "root", Short: "Use the root's key, brought to this machine for as long as it takes"}
-	cmd.AddCommand(newRootCRLCommand())
+	cmd.AddCommand(newRootCRLCommand(), newRootImportCRLCommand())
 	return cmd
 }
 
@@ -57,8 +56,45 @@ meanwhile, and serves the new one at once. Take the key away again afterwards.`,
 	f := cmd.Flags()
 	f.StringVar(&cfg.data, "data", "", "folder that fleetca init made")
 	f.StringVar(&cfg.database, "database", "", "database URL (default SQLite at DIR/fleetca.db)")
+	f.StringVar(&cfg.issuer, "root", "", "id of the root, where there are several (default: the active one)")
 	f.StringVar(&cfg.key, "root-key", "", "the root's key: a PEM file, or a KMS URI (default: the token that init made it in)")
 	f.StringVar(&cfg.passphraseFile, "passphrase-file", "", "file with the passphrase of the root's key (or FLEETCA_PASSPHRASE; default DIR/passphrase)")
+	return cmd
+}
+
+func newRootImportCRLCommand() *cobra.Command {
+	local := &localFlags{}
+	cmd := &cobra.Command{
+		Use:   "import-crl ID FILE --data DIR",
+		Short: "Add the next CRL of a root or an intermediate, signed elsewhere",
+		Long: `Add the next CRL of a root or an intermediate whose key is not used here (fleetca
+issuer import), PEM or DER. Its number must be above that of the last. The server
+may run meanwhile, and serves it at once.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := local.issuers(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer l.store.Close()
+			i, err := l.named(args[0])
+			if err != nil {
+				return err
+			}
+			if i.KeyURI != "" {
+				return usageError(fmt.Errorf("the server signs the CRLs of issuer %s itself", i.ID), "name a root or an intermediate")
+			}
+			crl, err := readCRLOf(*i, args[1])
+			if err != nil {
+				return err
+			}
+			if err := l.store.ImportCRL(cmd.Context(), crl, enroll.Change{Event: enroll.CRLEvent(time.Now().UTC().Truncate(time.Microsecond), localUser(), crl)}); err != nil {
+				return err
+			}
+			return printFacts(cmd.OutOrStdout(), "CRL number", fmt.Sprint(crl.Number), "entries", fmt.Sprint(crl.Entries), "valid until", day(crl.NextUpdate))
+		},
+	}
+	local.add(cmd.Flags())
 	return cmd
 }
 
@@ -70,22 +106,21 @@ func signRootCRL(ctx context.Context, cfg rootCRLConfig) (*ca.CRL, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := store.Open(ctx, store.Config{URL: d.databaseURL(cfg.database)})
+	l, err := (&localFlags{data: cfg.data, database: cfg.database}).issuers(ctx)
 	if err != nil {
 		return nil, err
 	}
+	st := l.store
 	defer st.Close()
-	issuers, err := st.Issuers(ctx)
+	root, err := l.named(cfg.issuer)
 	if err != nil {
 		return nil, err
 	}
-	root := ""
+	issuers := l.all
 	for i := range issuers {
 		issuers[i].KeyURI = ""
-		if issuers[i].Purpose == ca.PurposeRoot {
-			issuers[i].KeyURI, root = uri, issuers[i].ID
-		}
 	}
+	root.KeyURI = uri
 	keys, err := d.keyring(issuers, cfg.passphraseFile)
 	if err != nil {
 		return nil, err
@@ -95,12 +130,12 @@ func signRootCRL(ctx context.Context, cfg rootCRLConfig) (*ca.CRL, error) {
 		return nil, err
 	}
 	a, err := ca.Open(ctx, ca.Config{
-		Issuers: issuers, Keys: keys, Ledger: rootLedger{st}, LastEvent: last, CRLPeriod: rootCRLPeriod,
+		Issuers: issuers, Keys: keys, Ledger: rootLedger{st}, LastEvent: last, CRLPeriod: ca.RootCRLPeriod,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return a.PublishCRL(ctx, ca.CRLScope{IssuerID: root}, true)
+	return a.PublishCRL(ctx, ca.CRLScope{IssuerID: root.ID}, true)
 }
 
 // A rootLedger records who used the root's key.

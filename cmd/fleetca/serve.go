@@ -43,7 +43,8 @@ of this authority and checks CRLs on every handshake.
 
 SIGHUP reads the configuration again: log-level takes effect, for anything else
 the log says that a restart is needed; a server certificate that is due is
-renewed, and an issuer's key that could not be used is tried again. SIGTERM stops in order.`,
+renewed, and an issuer's key that could not be used is tried again; new
+issuers are taken over, which happens by itself within seconds, too. SIGTERM stops in order.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.data == "" {
@@ -180,6 +181,9 @@ func reload(cmd *cobra.Command, s *server, threshold *slog.LevelVar) {
 		}
 	}
 	s.authority.RetryKeys(cmd.Context())
+	if err := s.service.AdoptIssuers(cmd.Context()); err != nil {
+		s.cfg.log.Error("take over issuers", "err", err)
+	}
 	for id, err := range s.authority.Unusable() {
 		s.cfg.log.Error("an issuer's key cannot be used", "issuer", id, "err", err)
 	}

@@ -229,7 +229,7 @@ func (s *server) keepSkew(ctx context.Context) {
 // startIdentity makes sure of the server's own certificate.
 func (s *server) startIdentity(ctx context.Context) error {
 	s.identity = &identity{
-		service: s.service, dir: s.dir.path("server"), roots: s.authority.Roots(), log: s.cfg.log, names: s.publicNames(),
+		service: s.service, dir: s.dir.path("server"), roots: s.authority.Roots, log: s.cfg.log, names: s.publicNames(),
 	}
 	return s.identity.ensure(ctx)
 }

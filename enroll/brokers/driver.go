@@ -45,6 +45,11 @@ type Driver interface {
 	// and returns a *GuardError.
 	LoadCRL(ctx context.Context, b Bundle) error
 
+	// TrustClients replaces the CAs of client certificates, from the next
+	// handshake on; live sessions stay. A CA whose revocation list is not loaded
+	// admits nobody.
+	TrustClients(ctx context.Context, all ClientCAs) error
+
 	// Sessions returns the live sessions, from the broker's own list, oldest
 	// first.
 	Sessions(ctx context.Context) ([]Session, error)
@@ -53,6 +58,12 @@ type Driver interface {
 	// name of a client certificate, and returns how many it ended. It returns
 	// when the broker no longer lists them.
 	Disconnect(ctx context.Context, identity string) (closed int, err error)
+}
+
+// ClientCAs are the CAs of client certificates.
+type ClientCAs struct {
+	Issuers []*x509.Certificate // that sign them
+	Above   []*x509.Certificate // up to the roots, for brokers that want whole chains
 }
 
 // A Session is one live connection of a client to a broker.

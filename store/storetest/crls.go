@@ -309,4 +309,64 @@ var issuerTests = []test{
 			f.wantKind(f.store.SetStatusURLs(f.ctx, "none", urls, f.change("issuer.move", "issuer:none")), ca.KindNotFound)
 		})
 	}},
+	{"I16 issuers are added, and go from state to state", func(f *fixture) {
+		f.issuers()
+		cert := selfSigned(f.T)
+		add := func(id string, purpose ca.Purpose) error {
+			i := ca.Issuer{ID: id, Purpose: purpose, State: ca.IssuerCreated, Certificate: cert, Parent: "root", Product: "pump", Site: "hall", Domain: "fleet.example"}
+			crl := f.crl(7, f.now, true)
+			crl.IssuerID = id
+			return f.store.AddIssuers(f.ctx, []ca.Issuer{i}, []*ca.CRL{crl}, f.change("issuer.create", "issuer:"+id))
+		}
+		f.must(add("pumps", ca.PurposeDevice))
+		f.must(add("root-2", ca.PurposeRoot))
+		f.must(add("middle", ca.PurposeIntermediate))
+		f.unchanged(func() { f.wantKind(add("pumps", ca.PurposeDevice), enroll.KindConflict) })
+		states := func() (text string) {
+			all, err := f.store.Issuers(f.ctx)
+			f.must(err)
+			for _, i := range all {
+				text += i.ID + " " + string(i.State) + "; "
+			}
+			return text
+		}
+		all, err := f.store.Issuers(f.ctx)
+		f.must(err)
+		if got := all[2]; got.ID != "pumps" || got.Product != "pump" || got.Site != "hall" || got.Domain != "fleet.example" || got.State != ca.IssuerCreated {
+			f.Fatalf("%+v", got)
+		}
+		if d, err := f.store.ReserveCRL(f.ctx, ca.CRLScope{IssuerID: "pumps"}, ca.CRLKnown{}); err != nil || d.Number != 8 {
+			f.Fatalf("CRL number %d, %v", d.Number, err)
+		}
+		move := func(id string, to ca.IssuerState, from ...ca.IssuerState) error {
+			return f.store.SetIssuerState(f.ctx, id, from, to, f.change("issuer."+string(to), "issuer:"+id))
+		}
+		f.must(move("pumps", ca.IssuerPublished, ca.IssuerCreated))
+		f.unchanged(func() {
+			f.wantKind(move("pumps", ca.IssuerPublished, ca.IssuerCreated), enroll.KindConflict)
+			f.wantKind(move("none", ca.IssuerPublished, ca.IssuerCreated), ca.KindNotFound)
+		})
+		f.must(move("pumps", ca.IssuerActive, ca.IssuerPublished, ca.IssuerRetired))
+		if got := states(); got != "root active; devices active; pumps active; root-2 created; middle created; " {
+			f.Fatal(got)
+		}
+		f.must(move("root-2", ca.IssuerActive, ca.IssuerCreated)) // one root is active
+		if got := states(); got != "root retired; devices active; pumps active; root-2 active; middle created; " {
+			f.Fatal(got)
+		}
+	}},
+	{"a CRL that was signed elsewhere is taken when its number is higher", func(f *fixture) {
+		f.issuers()
+		take := func(number int64) error {
+			return f.store.ImportCRL(f.ctx, f.crl(number, f.now, true), f.change("crl.publish", "issuer:devices"))
+		}
+		f.must(take(40))
+		f.unchanged(func() {
+			f.wantKind(take(40), enroll.KindConflict)
+			f.wantKind(take(39), enroll.KindConflict)
+		})
+		if crl, err := f.store.LatestCRL(f.ctx, ca.CRLScope{IssuerID: "devices"}); err != nil || crl.Number != 40 {
+			f.Fatalf("%+v, %v", crl, err)
+		}
+	}},
 }

@@ -165,6 +165,16 @@ func (b *Broker) SetClientCAs(anchors []*x509.Certificate) {
 	b.trust.setAnchors(slices.Clone(anchors))
 }
 
+// TrustClients implements [brokers.Driver]: the issuers themselves are the
+// anchors, so that a leaf verifies with or without its chain.
+func (b *Broker) TrustClients(ctx context.Context, all brokers.ClientCAs) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	b.SetClientCAs(all.Issuers)
+	return nil
+}
+
 // Kind is "embedded".
 func (b *Broker) Kind() string { return "embedded" }
 

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fleetca/fleetca/ca"
+)
+
+// issuerImport is what issuer import works with.
+type issuerImport struct {
+	issuerFlags
+	cert          string // file with the certificate
+	key           string // a file, or a KMS URI; the key that issuer csr made when empty
+	keyPassphrase string // file with its passphrase
+	crl           string // file with its newest CRL
+}
+
+func newIssuerImportCommand() *cobra.Command {
+	f := &issuerImport{}
+	cmd := &cobra.Command{
+		Use:   "import ID --purpose PURPOSE --cert FILE --data DIR",
+		Short: "Add a root, an intermediate or an issuer that was signed elsewhere",
+		Long: `Add a CA certificate that was signed elsewhere: the answer to fleetca issuer csr, an
+issuer whose key you have, or (--purpose root, intermediate) one that stands above.
+Add what stands above first. Keys of roots and intermediates stay where they are;
+their newest CRL is needed (--crl), and their next ones come with
+fleetca root import-crl.
+
+An issuer's key in a file is encrypted anew, into the folder. What an issuer
+signed before is not known here: OCSP says unknown of it, and its revocations
+are not on the CRLs that follow. One that has revoked certificates is refused.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := f.issuers(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer l.store.Close()
+			i, err := f.add(cmd.Context(), l, args[0])
+			if err != nil {
+				return err
+			}
+			return printNewIssuer(cmd, *i)
+		},
+	}
+	set := cmd.Flags()
+	f.issuerFlags.add(set)
+	f.addScope(set)
+	set.Lookup("purpose").Usage += ", or root, or intermediate (a CA between a root and issuers)"
+	set.StringVar(&f.cert, "cert", "", "PEM or DER file with its certificate")
+	set.StringVar(&f.key, "key", "", "its key: a PEM file, or a KMS URI (default: the file that issuer csr made)")
+	set.StringVar(&f.keyPassphrase, "key-passphrase-file", "", "file with the passphrase of --key (default: the same as the other keys')")
+	set.StringVar(&f.crl, "crl", "", "PEM or DER file with its newest CRL; needed for roots and intermediates")
+	return cmd
+}
+
+// add adds what was signed elsewhere.
+func (f *issuerImport) add(ctx context.Context, l *localIssuers, id string) (*ca.Issuer, error) {
+	if f.cert == "" {
+		return nil, usageError(errors.New("--cert is missing"), "name the file with its certificate")
+	}
+	certs, err := readCertificates(f.cert)
+	if err == nil && len(certs) == 0 {
+		err = fmt.Errorf("%s holds no certificate", f.cert)
+	}
+	if err != nil {
+		return nil, usageError(fmt.Errorf("--cert: %w", err), "give a PEM or DER file, its own certificate first")
+	}
+	cert := certs[0]
+	f.plan.CommonName = id // what it says is in the certificate
+	if err := f.complete(id, l); err != nil {
+		return nil, err
+	}
+	parent, err := l.signerOf(id, cert)
+	if err != nil {
+		return nil, err
+	}
+	i := f.plan.Issuer(cert, parent, "")
+	if err := i.CheckConstraint(); err != nil {
+		return nil, usageErrorOf(err)
+	}
+	if i.Purpose == ca.PurposeRoot || i.Purpose == ca.PurposeIntermediate {
+		return f.addAbove(ctx, l, i)
+	}
+	return f.addSigning(ctx, l, i)
+}
+
+// signerOf returns the id of the issuer that signed a certificate: its own for a
+// root.
+func (l *localIssuers) signerOf(id string, cert *x509.Certificate) (string, error) {
+	if cert.CheckSignatureFrom(cert) == nil {
+		return id, nil
+	}
+	for _, i := range l.all {
+		if cert.CheckSignatureFrom(i.Certificate) == nil {
+			return i.ID, nil
+		}
+	}
+	return "", usageError(fmt.Errorf("no issuer here signed the certificate; it names %s", cert.Issuer), "import that one first, from the root down")
+}
+
+// addAbove adds a root or an intermediate.
+func (f *issuerImport) addAbove(ctx context.Context, l *localIssuers, i ca.Issuer) (*ca.Issuer, error) {
+	if f.key != "" {
+		return nil, usageError(errors.New("--key makes no sense for a "+string(i.Purpose)), "its key stays where it is")
+	}
+	if (i.Purpose == ca.PurposeRoot) != (i.Parent == i.ID) {
+		return nil, usageError(fmt.Errorf("the certificate is not that of purpose %s", i.Purpose), "a root signs itself, an intermediate does not")
+	}
+	if f.crl == "" {
+		return nil, usageError(errors.New("--crl is missing"), "brokers admit nobody below a CA whose CRL they have not: give its newest")
+	}
+	crl, err := readCRLOf(i, f.crl)
+	if err != nil {
+		return nil, err
+	}
+	return &i, l.add(ctx, "issuer.import", i, crl)
+}
+
+// addSigning adds an issuer with its key.
+func (f *issuerImport) addSigning(ctx context.Context, l *localIssuers, i ca.Issuer) (*ca.Issuer, error) {
+	number := time.Now().Unix() // above what it may have given before
+	if f.crl != "" {
+		crl, err := readCRLOf(i, f.crl)
+		if err != nil {
+			return nil, err
+		}
+		if crl.Entries > 0 {
+			return nil, hinted(fmt.Errorf("--crl lists %d certificates, which the CRLs from here would leave out", crl.Entries),
+				"let the issuer run out where it is, and make a new one here")
+		}
+		number = max(number, crl.Number+1)
+	}
+	key, uri, err := f.takeKey(ctx, l.dir, i)
+	if err != nil {
+		return nil, err
+	}
+	i.KeyURI = uri
+	crl, err := ca.FirstCRL(ctx, i, key, number, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &i, l.add(ctx, "issuer.import", i, crl)
+}
+
+// takeKey returns an issuer's key and where it is kept. One in a file of its own
+// is encrypted into the folder.
+func (f *issuerImport) takeKey(ctx context.Context, d dataDir, i ca.Issuer) (crypto.Signer, string, error) {
+	own := "softkms:path=" + issuerKeyName(i.ID)
+	uri := own
+	if f.key != "" {
+		var err error
+		if uri, err = keyURI(f.key); err != nil {
+			return nil, "", err
+		}
+	}
+	file := f.passphraseFile
+	if f.keyPassphrase != "" {
+		file = f.keyPassphrase
+	}
+	ring, err := d.keyring([]ca.Issuer{{KeyURI: uri}}, file)
+	if err != nil {
+		return nil, "", err
+	}
+	key, err := ring.Open(ctx, uri, i.Certificate.PublicKey)
+	if err != nil || uri == own || !ca.IsKeyFile(uri) {
+		return key, uri, err
+	}
+	passphrase, err := d.readPassphrase(f.passphraseFile)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := ca.WriteKeyFile(d.issuerKey(i.ID), key, passphrase); err != nil {
+		return nil, "", err
+	}
+	return key, own, nil
+}
+
+func readCRLOf(i ca.Issuer, path string) (*ca.CRL, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("--crl: %w", err), "name a file with the CRL")
+	}
+	crl, err := ca.ReadCRL(i, text)
+	return crl, usageErrorOf(err)
+}
+
+// issuerKeyName is where an issuer's key lies in the folder.
+func issuerKeyName(id string) string { return "keys/" + id + "-issuer.pem" }
+
+func (d dataDir) issuerKey(id string) string { return filepath.Join(string(d), issuerKeyName(id)) }
