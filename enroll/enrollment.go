@@ -135,7 +135,10 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 		}
 		order = token.WorkOrder
 	}
-	renews := token != nil && token.Renews
+	renews, renewed := token != nil && token.Renews, r.DeviceID
+	if renews {
+		renewed = token.DeviceID // another device's is refused when the token is spent
+	}
 	if born != nil {
 		*known = order
 		if renews, err = s.supersedes(ctx, born); err != nil {
@@ -148,7 +151,7 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 	if err := c.Principal.mayServe(order); err != nil {
 		return nil, err
 	}
-	profile, place, err := s.enrolledProfile(ctx, renews, r.DeviceID, order, r.Profile)
+	profile, place, err := s.enrolledProfile(ctx, renews, renewed, order, r.Profile)
 	if err != nil {
 		return nil, err
 	}
