@@ -72,7 +72,7 @@ func (l *ledger) ChangedSince(_ context.Context, position int64) ([]ca.SerialNum
 	if l.gone != nil {
 		return nil, 0, l.gone
 	}
-	if position < 0 {
+	if position < 0 || position > int64(len(l.changed)) {
 		return nil, int64(len(l.changed)), nil
 	}
 	return slices.Clone(l.changed[position:]), int64(len(l.changed)), nil
@@ -148,6 +148,20 @@ func (l *ledger) setStatus(serial ca.SerialNumber, reason ca.Reason, at time.Tim
 	}
 	l.certs[serial] = c
 	l.changed = append(l.changed, serial)
+}
+
+// putBack makes the ledger one of before a number of changes: what they changed
+// is good again.
+func (l *ledger) putBack(changes int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(l.changed) - changes
+	for _, serial := range l.changed[n:] {
+		c := l.certs[serial]
+		c.Status, c.Reason, c.RevokedAt = ca.StatusGood, "", time.Time{}
+		l.certs[serial] = c
+	}
+	l.changed = l.changed[:n:n]
 }
 
 // refuseCommits makes Commit answer an error, or nil again.

@@ -56,6 +56,7 @@ type Responder struct {
 	lookups chan struct{}
 	nonces  ocspBudget
 
+	refresh    sync.Mutex // held by Refresh
 	mu         sync.RWMutex
 	young, old map[ocspKey]*OCSPAnswer // what is used moves to young; old is dropped when young is full
 	epoch      int64                   // raised by every Refresh that saw changes

@@ -65,7 +65,12 @@ func (r *Responder) keep(key ocspKey, answer *OCSPAnswer, epoch int64) {
 // Refresh drops the answers about every certificate whose status changed since
 // the last time, on whatever replica. Until it has run once nothing is cached,
 // so whoever answers runs it as often as a revocation may go unseen (I13).
+//
+// A ledger whose changes end before those that were seen is another one, or one
+// that was put back: then every answer is dropped. One Refresh runs at a time.
 func (r *Responder) Refresh(ctx context.Context) error {
+	r.refresh.Lock()
+	defer r.refresh.Unlock()
 	r.mu.RLock()
 	position := r.position
 	r.mu.RUnlock()
@@ -75,7 +80,13 @@ func (r *Responder) Refresh(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.position = max(r.position, next)
+	r.position = next
+	if next < position {
+		r.epoch++
+		r.young, r.old = map[ocspKey]*OCSPAnswer{}, nil
+		r.cfg.Log.WarnContext(ctx, "the database is at an earlier state than before: all OCSP answers are made anew", "position", next, "before", position)
+		return nil
+	}
 	if len(changed) == 0 {
 		return nil
 	}

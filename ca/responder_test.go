@@ -379,6 +379,37 @@ func TestOCSPAgainstOtherReaders(t *testing.T) {
 	})
 }
 
+// TestI14OCSPOfALedgerThatWasPutBack: what was cached of a later state, or
+// of another database, is not said any more.
+func TestI14OCSPOfALedgerThatWasPutBack(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	r := f.responder()
+	one, two := f.issue(f.order("device")).SerialNumber, f.issue(f.order("device")).SerialNumber
+	revoke := func(serial ca.SerialNumber) {
+		f.ledger.setStatus(serial, ca.ReasonSuperseded, f.clock.now())
+		f.must(r.Refresh(f.ctx))
+	}
+	status := func(serial ca.SerialNumber) int {
+		response, _ := f.ask(r, "device", serial, crypto.SHA256)
+		return response.Status
+	}
+	revoke(one)
+	revoke(two)
+	if status(one) != ocsp.Revoked || status(two) != ocsp.Revoked || r.Cached() == 0 {
+		t.Fatal("not revoked, or not cached")
+	}
+	f.ledger.putBack(1)
+	f.must(r.Refresh(f.ctx))
+	if status(one) != ocsp.Revoked || status(two) != ocsp.Good {
+		t.Error("an answer of the later state was given")
+	}
+	revoke(two) // as many changes as were seen before: that is no reason to miss one
+	if status(two) != ocsp.Revoked {
+		t.Error("a change of the earlier state was not seen")
+	}
+}
+
 func TestOCSPConcurrently(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

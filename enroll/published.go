@@ -212,6 +212,26 @@ func (s *Service) CRLs(ctx context.Context) ([]*PublishedCRL, error) {
 	return all, nil
 }
 
+// IssuerCRLs returns the newest CRL of each of an issuer's shards that has one.
+func (s *Service) IssuerCRLs(ctx context.Context, issuerID string) ([]*PublishedCRL, error) {
+	issuer, err := s.ca.Issuer(issuerID)
+	if err != nil {
+		return nil, err
+	}
+	var all []*PublishedCRL
+	for _, scope := range issuer.CRLScopes() {
+		crl, err := s.crl(ctx, scope)
+		if isKind(err, ca.KindNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, crl)
+	}
+	return all, nil
+}
+
 // CRLBundle returns the newest CRL of every scope as one PEM text, as brokers
 // load it: an issuer's shard that was left out would make them refuse every
 // good device of it.

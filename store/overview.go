@@ -1,8 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"slices"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -39,33 +40,32 @@ func scanBrokerLook(row scanner) (enroll.BrokerLook, error) {
 	return b, err
 }
 
-// NewestCRLs implements enroll.OverviewStore.
+// NewestCRLs implements enroll.OverviewStore. It is asked twice a second, so it
+// is one query however many shards there are: each finds its newest by the index.
+// CROSS JOIN, because SQLite keeps to the order of that.
 func (s *Store) NewestCRLs(ctx context.Context) ([]*ca.CRL, error) {
-	issuers, err := collect(ctx, s.db, func(row scanner) (i ca.Issuer, err error) {
-		err = row.Scan(&i.ID, asInt{&i.CRLShards}, asInt{&i.CRLShardsEver})
-		return i, err
-	}, `SELECT id, crl_shards, crl_shards_ever FROM issuers ORDER BY ordinal`)
+	type placed struct {
+		*ca.CRL
+		ordinal int64 // of the issuer
+	}
+	all, err := collect(ctx, s.db, func(row scanner) (placed, error) {
+		c := placed{CRL: &ca.CRL{}}
+		return c, row.Scan(&c.ordinal, &c.IssuerID, asInt{&c.Shard}, &c.Number, atTime{&c.ThisUpdate}, atTime{&c.NextUpdate}, asInt{&c.Entries}, asBool{&c.Scheduled})
+	}, `WITH RECURSIVE scopes (issuer_id, ordinal, ever, shard) AS (
+			SELECT id, ordinal, crl_shards_ever, CAST(0 AS BIGINT) FROM issuers
+			UNION ALL SELECT issuer_id, ordinal, ever, shard + 1 FROM scopes WHERE shard + 1 < ever)
+		SELECT scopes.ordinal, c.issuer_id, c.shard, c.number, c.this_update, c.next_update, c.entries, c.scheduled
+		FROM scopes CROSS JOIN crls AS c WHERE c.issuer_id = scopes.issuer_id
+			AND c.number = (SELECT number FROM crls WHERE issuer_id = scopes.issuer_id AND shard = scopes.shard ORDER BY number DESC LIMIT 1)`)
 	if err != nil {
-		return nil, s.explain("look at the issuers", err)
+		return nil, s.explain("look at the CRLs", err)
 	}
-	var all []*ca.CRL
-	for _, i := range issuers {
-		for _, scope := range i.CRLScopes() {
-			crl, err := one(ctx, s.db, func(row scanner) (*ca.CRL, error) {
-				c := &ca.CRL{}
-				return c, row.Scan(&c.IssuerID, asInt{&c.Shard}, &c.Number, atTime{&c.ThisUpdate}, atTime{&c.NextUpdate}, asInt{&c.Entries}, asBool{&c.Scheduled})
-			}, `SELECT issuer_id, shard, number, this_update, next_update, entries, scheduled FROM crls
-				WHERE issuer_id = $1 AND shard = $2 ORDER BY number DESC LIMIT 1`, scope.IssuerID, int64(scope.Shard))
-			if errors.Is(err, errNoRows) {
-				continue
-			}
-			if err != nil {
-				return nil, s.explain("look at the CRLs", err)
-			}
-			all = append(all, crl)
-		}
+	slices.SortFunc(all, func(a, b placed) int { return cmp.Or(cmp.Compare(a.ordinal, b.ordinal), cmp.Compare(a.Shard, b.Shard)) })
+	crls := make([]*ca.CRL, len(all))
+	for i, c := range all {
+		crls[i] = c.CRL
 	}
-	return all, nil
+	return crls, nil
 }
 
 // OpenRevocations implements enroll.OverviewStore.

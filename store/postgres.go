@@ -78,6 +78,12 @@ func (e *postgresEngine) checkServer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return checkPostgresVersion(version)
+}
+
+// checkPostgresVersion refuses a server_version_num that is too old: without
+// pg_current_xact_id, which 13 brought, changes of status have no order.
+func checkPostgresVersion(version int64) error {
 	if version < postgresOldest {
 		return &ca.Error{Kind: enroll.KindUnavailable, Message: fmt.Sprintf("PostgreSQL %d is too old", version/10000),
 			Hint: fmt.Sprintf("use PostgreSQL %d or newer", postgresOldest/10000)}

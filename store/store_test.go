@@ -6,8 +6,12 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
 )
 
 // TestMain lets more tests run at the same time than there are processors:
@@ -66,4 +70,16 @@ func openAt(t *testing.T, url string) *Store {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// A server that is too old is refused at the start, and the error says which is
+// not.
+func TestOldPostgres(t *testing.T) {
+	for version, ok := range map[int64]bool{90624: false, 130018: false, 140000: true, 150004: true, 180001: true} {
+		err := checkPostgresVersion(version)
+		e, refused := errors.AsType[*ca.Error](err)
+		if refused == ok || refused && (e.Kind != enroll.KindUnavailable || e.Hint != "use PostgreSQL 14 or newer" || !strings.Contains(e.Message, "too old")) {
+			t.Errorf("%d: %v", version, err)
+		}
+	}
 }

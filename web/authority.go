@@ -1,13 +1,13 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -67,7 +67,10 @@ type issuerNode struct {
 	Key       string // kind and size
 	Signature string // algorithm that its certificate is signed with
 	Life      life
-	CRL       *crlFacts // nil when there is none
+	CRLs      []crlFacts // the worst first, crlsShown at most
+	AllCRLs   int        // how many there are
+	Entries   int64      // on all of them
+	MoreCDPs  int        // status URLs that are not shown
 	Downloads []issuerFile
 	Below     []issuerNode
 }
@@ -75,11 +78,15 @@ type issuerNode struct {
 // An issuerFile is something to download.
 type issuerFile struct{ Name, URL string }
 
-// crlFacts are the newest CRL.
+// crlsShown bounds the CRLs and the status URLs of an issuer that are shown.
+const crlsShown = 12
+
+// crlFacts are the newest CRL of a shard.
 type crlFacts struct {
+	Shard                  int
 	Number                 int64
 	ThisUpdate, NextUpdate time.Time
-	Entries                int
+	Entries                int64
 	State                  string // good; stale past half of its life; lapsed
 }
 
@@ -90,8 +97,8 @@ const (
 	crlLapsed = "lapsed"
 )
 
-func crlFactsOf(c *ca.CRL, now time.Time) *crlFacts {
-	f := &crlFacts{Number: c.Number, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, Entries: c.Entries, State: crlGood}
+func crlFactsOf(c *ca.CRL, now time.Time) crlFacts {
+	f := crlFacts{Shard: c.Shard, Number: c.Number, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, Entries: int64(c.Entries), State: crlGood}
 	switch {
 	case !now.Before(c.NextUpdate):
 		f.State = crlLapsed
@@ -206,14 +213,27 @@ func (v *visit) issuerNode(view enroll.IssuerView) (issuerNode, error) {
 	for _, f := range issuerFiles {
 		n.Downloads = append(n.Downloads, issuerFile{f.label, "/authority/issuers/" + url.PathEscape(view.ID) + "/" + f.file})
 	}
-	crl, err := v.site.service.CRL(v.ctx(), view.ID)
-	if err == nil {
-		n.CRL = crlFactsOf(crl.CRL, v.site.now())
-	} else if !errors.Is(err, ca.IsKind(ca.KindNotFound)) {
+	n.MoreCDPs = max(len(n.CDPs)-crlsShown, 0)
+	n.CDPs = n.CDPs[:len(n.CDPs)-n.MoreCDPs]
+	crls, err := v.site.service.IssuerCRLs(v.ctx(), view.ID)
+	if err != nil {
 		return issuerNode{}, err
 	}
+	n.AllCRLs = len(crls)
+	for _, crl := range crls {
+		n.CRLs = append(n.CRLs, crlFactsOf(crl.CRL, v.site.now()))
+		n.Entries += int64(crl.Entries)
+	}
+	// What lapses first is the worst there is; of those alike the first shard.
+	slices.SortStableFunc(n.CRLs, func(a, b crlFacts) int {
+		return cmp.Or(cmp.Compare(crlOrder[a.State], crlOrder[b.State]), a.NextUpdate.Compare(b.NextUpdate))
+	})
+	n.CRLs = n.CRLs[:min(len(n.CRLs), crlsShown)]
 	return n, nil
 }
+
+// crlOrder sorts the states of CRLs, the worst first.
+var crlOrder = map[string]int{crlLapsed: 0, crlStale: 1, crlGood: 2}
 
 // keyName returns the kind and size of a certificate's key.
 func keyName(c *x509.Certificate) string {

@@ -86,6 +86,36 @@ func certificates(t *testing.T, text string) []*x509.Certificate {
 	return all
 }
 
+// Every shard of an issuer is looked at, and the worst of them are shown.
+func TestAuthorityShowsShards_I12(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	_, err := s.service.SetCRLShards(s.ctx, admin(), "device", enroll.ShardsRequest{Shards: 20})
+	s.must(err)
+	const shards = ".issuer:has(.crls) .crls li"
+	p := s.as(enroll.RoleAuditor).get("/authority").has("20, with 0 entries", "these are the first to lapse", "and 8 more").count(shards, 12).count(shards+" .state.ok", 12)
+	if text := p.Find(shards).First().Text(); !strings.Contains(text, "shard 0") {
+		t.Errorf("the first is %q", text)
+	}
+	// All but one are published again, as of ten days later: the clock is the ledger's alone.
+	keys, err := authority()
+	s.must(err)
+	later, err := ca.Open(s.ctx, ca.Config{Issuers: s.ca.Issuers(), Keys: keys, Ledger: s.store, Now: func() time.Time { return time.Now().Add(10 * 24 * time.Hour) }})
+	s.must(err)
+	for shard := range 20 {
+		if shard != 19 {
+			_, err := later.PublishCRL(s.ctx, ca.CRLScope{IssuerID: "device", Shard: shard}, true)
+			s.must(err)
+		}
+	}
+	s.forward(4 * 24 * time.Hour)
+	s.must(s.service.RefreshStatus(s.ctx))
+	p = s.as(enroll.RoleAuditor).get("/authority").count(shards, 12).count(shards+" .state.warn", 1)
+	if text := p.Find(shards).First().Text(); !strings.Contains(text, "stale") || !strings.Contains(text, "shard 19") {
+		t.Errorf("the worst is %q", text)
+	}
+}
+
 // Manufacturers are listed, with what became of their manifests.
 func TestAuthorityManufacturers(t *testing.T) {
 	t.Parallel()

@@ -28,12 +28,13 @@ import (
 type Guard struct {
 	Now      func() time.Time // the clock; nil is time.Now
 	Skew     time.Duration    // how far in the future this update may be; 0 is 5 minutes
-	MaxBytes int              // largest bundle; 0 is 64 MiB
+	MaxBytes int              // largest bundle; 0 is 256 MiB
 }
 
 const (
-	defaultSkew     = 5 * time.Minute
-	defaultMaxBytes = 64 << 20
+	defaultSkew = 5 * time.Minute
+	// A revoked certificate takes 75 bytes of PEM at most: this is three million.
+	defaultMaxBytes = 256 << 20
 )
 
 // A Problem is why a [Guard] refused a bundle, as a fixed word.

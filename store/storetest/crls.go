@@ -189,6 +189,23 @@ var crlTests = []test{
 			f.Fatalf("the CRL before is %+v", again.Previous)
 		}
 	}},
+	{"I10 I13 a position that was never reached is of another database: all is read again", func(f *fixture) {
+		f.issuers()
+		revoked := f.enroll("d1")
+		f.revoke("d1", ca.ReasonKeyCompromise)
+		whole := f.reserve()
+		const ahead = int64(1) << 60
+		draft, err := f.store.ReserveCRL(f.ctx, ca.CRLScope{IssuerID: "devices"}, ca.CRLKnown{Position: ahead, Number: 1})
+		f.must(err)
+		if !draft.Whole || len(draft.Entries) != 1 || !has(draft, revoked.SerialNumber) || draft.Position >= ahead || draft.Position < whole.Position || draft.Number != whole.Number+1 {
+			f.Fatalf("draft %+v", draft)
+		}
+		changed, at, err := f.store.ChangedSince(f.ctx, ahead)
+		f.must(err)
+		if len(changed) != 0 || at >= ahead {
+			f.Fatalf("changed %v, up to %d", changed, at)
+		}
+	}},
 	{"I13 every change of a status is told, once it is committed", func(f *fixture) {
 		f.issuers()
 		_, start, err := f.store.ChangedSince(f.ctx, -1)

@@ -175,6 +175,48 @@ func TestFailClosed(t *testing.T) {
 	})
 }
 
+// A device without a distribution point, from before its issuer had any, is let
+// in also when its issuer has several lists; and refused when any names it, or
+// has lapsed.
+func TestNoDistributionPoint(t *testing.T) {
+	s := newSite(t)
+	shard := *s.clients
+	shard.URL = "http://crl.test/devices/1.crl"
+	old := *s.clients
+	old.URL = ""
+	good, revoked, elsewhere := old.Device("good"), old.Device("revoked"), old.Device("elsewhere")
+	if len(good.Leaf.CRLDistributionPoints) != 0 {
+		t.Fatal("it has a distribution point")
+	}
+	load := func(first, second brokertest.List) {
+		t.Helper()
+		bundle := brokers.Bundle{PEM: append(s.clients.CRL(first), shard.CRL(second)...), Scopes: []brokers.Scope{s.clients.Scope(), shard.Scope()}}
+		if err := s.LoadCRL(t.Context(), bundle); err != nil {
+			t.Fatal(err)
+		}
+	}
+	enters := func(certificate tls.Certificate) bool {
+		t.Helper()
+		_, answer, err := s.dial(s.tls(&certificate, tls.VersionTLS13), connect(4, certificate.Leaf.Subject.CommonName))
+		return err == nil && answer.FixedHeader.Type == packets.Connack && answer.ReasonCode == 0
+	}
+	load(brokertest.List{Number: 50, Revoked: []*x509.Certificate{revoked.Leaf}}, brokertest.List{Number: 50, Revoked: []*x509.Certificate{elsewhere.Leaf}})
+	if !enters(good) || enters(revoked) || enters(elsewhere) {
+		t.Errorf("good %v, revoked %v, revoked on another list %v", enters(good), enters(revoked), enters(elsewhere))
+	}
+	if with := shard.Device("with"); !enters(with) {
+		t.Error("a device of the shard is refused")
+	}
+	load(brokertest.List{Number: 51}, brokertest.List{Number: 51, NextUpdate: time.Now().Add(10 * time.Minute)})
+	s.clock.move(20 * time.Minute)
+	if enters(good) {
+		t.Error("let in, although a list that may name it has lapsed")
+	}
+	if with := s.clients.Device("other"); !enters(with) {
+		t.Error("a device of the list that has not is refused")
+	}
+}
+
 // A session is resumed for a good device, also after the broker's certificate
 // was replaced, and for nobody else.
 func TestResumption(t *testing.T) {

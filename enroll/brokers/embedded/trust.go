@@ -135,7 +135,7 @@ type revocations struct {
 
 // A revocation is one list, made ready to be asked.
 type revocation struct {
-	list    *x509.RevocationList
+	list    *x509.RevocationList              // without its entries, which take most of its memory
 	point   *brokers.IssuingDistributionPoint // nil when the list has none
 	serials map[string]bool                   // serial numbers, big-endian bytes
 }
@@ -151,9 +151,16 @@ func newRevocations(lists []*x509.RevocationList) (*revocations, error) {
 		for _, entry := range list.RevokedCertificateEntries {
 			serials[string(entry.SerialNumber.Bytes())] = true
 		}
-		r.byList = append(r.byList, &revocation{list, point, serials})
+		r.byList = append(r.byList, &revocation{withoutEntries(list), point, serials})
 	}
 	return r, nil
+}
+
+// withoutEntries returns a list whose entries are in its bytes alone.
+func withoutEntries(list *x509.RevocationList) *x509.RevocationList {
+	bare := *list
+	bare.RevokedCertificateEntries, bare.RevokedCertificates = nil, nil //nolint:staticcheck // the deprecated field holds them once more
+	return &bare
 }
 
 func (r *revocations) lists() []*x509.RevocationList {
@@ -171,12 +178,14 @@ func (r *revocations) check(chain []*x509.Certificate, now time.Time) error {
 		return errors.New("the client certificate is itself a trust anchor")
 	}
 	for i, certificate := range chain[:len(chain)-1] {
-		revocation, err := r.of(chain[i+1]).speakingFor(certificate, chain[i+1])
+		lists, err := r.of(chain[i+1]).speakingFor(certificate, chain[i+1])
 		if err != nil {
 			return err
 		}
-		if err := revocation.check(certificate, now); err != nil {
-			return err
+		for _, list := range lists {
+			if err := list.check(certificate, now); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -202,19 +211,21 @@ func (r *revocations) of(issuer *x509.Certificate) issuerLists {
 }
 
 // speakingFor returns the list whose issuing distribution point lists one of
-// the certificate's (RFC 5280, 6.3.3 (b)(2)).
-func (l issuerLists) speakingFor(certificate, issuer *x509.Certificate) (*revocation, error) {
+// the certificate's (RFC 5280, 6.3.3 (b)(2)). For a certificate without one, from
+// before its issuer had a status URL, that may be any: all of them must be
+// current, and none may name it.
+func (l issuerLists) speakingFor(certificate, issuer *x509.Certificate) (issuerLists, error) {
 	if len(l) == 0 {
 		return nil, fmt.Errorf("no revocation list of the issuer %q is loaded", issuer.Subject)
 	}
 	points := certificate.CRLDistributionPoints
-	for _, r := range l {
-		if r.point == nil || len(points) == 0 && len(l) == 1 || slices.ContainsFunc(points, r.point.Covers) {
-			return r, nil
-		}
-	}
 	if len(points) == 0 {
-		return nil, fmt.Errorf("no revocation list of %q speaks for a certificate without a distribution point", issuer.Subject)
+		return l, nil
+	}
+	for i, r := range l {
+		if r.point == nil || slices.ContainsFunc(points, r.point.Covers) {
+			return l[i : i+1], nil
+		}
 	}
 	return nil, fmt.Errorf("the revocation list of %q does not speak for the distribution point %q", issuer.Subject, points[0])
 }
