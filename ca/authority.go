@@ -451,6 +451,18 @@ func (a *Authority) SetCRLShards(id string, shards, ever int) {
 	}
 }
 
+// ValidUntil returns when the first certificate of an issuer's chain ends, its
+// root among them; zero for an issuer that there is none of.
+func (a *Authority) ValidUntil(issuerID string) time.Time {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	s, ok := a.issuers[issuerID]
+	if !ok {
+		return time.Time{}
+	}
+	return s.notAfter
+}
+
 // Chain returns the certificates from an issuer's own up to, without, its root.
 func (a *Authority) Chain(issuerID string) []*x509.Certificate {
 	a.mu.RLock()

@@ -32,6 +32,7 @@ const (
 	AttentionUnproven   AttentionKind = "revocation-unproven"  // a broker was not seen to refuse
 	AttentionQuota      AttentionKind = "quota-reached"        // an open work order is full
 	AttentionChain      AttentionKind = "chain-expiring"       // a root or an issuer has at most a third of its life left (I17)
+	AttentionCover      AttentionKind = "issuer-too-short"     // an issuer ends before a certificate that it signs now would, and has no successor (I17)
 	AttentionBrokerCert AttentionKind = "broker-cert-expiring" // a broker's certificate has at most a third of its life left
 	AttentionLeaves     AttentionKind = "devices-expiring"     // many devices are about to lose their last good certificate
 )
@@ -302,26 +303,6 @@ func (s *Service) attentionToOrders(ctx context.Context, _ time.Time) ([]Attenti
 	for _, o := range full {
 		all = append(all, Attention{Kind: AttentionQuota, Severity: SeverityInfo, Subject: "work-order:" + o.ID, Since: *o.FullAt,
 			Message: fmt.Sprintf("all %d devices of work order %s are enrolled: close it, or raise its quota", o.Quantity, o.ID), Action: ActionRaiseQuota})
-	}
-	return all, nil
-}
-
-// attentionToChains looks at roots and issuers that sign. One that has a
-// successor, with more of its life before it, is no worry.
-func (s *Service) attentionToChains(_ context.Context, now time.Time) ([]Attention, error) {
-	var all []Attention
-	issuers := s.ca.Issuers()
-	for _, i := range issuers {
-		what := "issuer " + i.ID
-		a := lastThird(i.Certificate.NotBefore, i.Certificate.NotAfter, now, what)
-		succeeded := slices.ContainsFunc(issuers, func(o ca.Issuer) bool {
-			return o.ID != i.ID && o.Purpose == i.Purpose && o.State == ca.IssuerActive && lastThird(o.Certificate.NotBefore, o.Certificate.NotAfter, now, what) == nil
-		})
-		if a == nil || i.State != ca.IssuerActive || succeeded {
-			continue
-		}
-		a.Kind, a.Subject, a.Action = AttentionChain, "issuer:"+i.ID, ActionOpenIssuer
-		all = append(all, *a)
 	}
 	return all, nil
 }

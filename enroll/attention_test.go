@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 )
 
@@ -158,6 +159,27 @@ func TestAttentionToIssuers_I12_I17(t *testing.T) {
 	if got := s.attention(); !slices.Contains(got, "chain-expiring critical issuer:device open-issuer") {
 		t.Errorf("%v", got)
 	}
+}
+
+// An issuer that cannot cover a full certificate any more is critical, until a
+// successor for the same stands ready: published is enough, one for others not.
+func TestAttentionToIssuersThatAreTooShort_I17(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.must(s.SetStatusURL(s.ctx, "http://status.test"))
+	s.addIssuer(ca.CAPlan{ID: "pumps", Purpose: ca.PurposeDevice, Product: "pump", Years: 1})
+	s.must(s.AdoptIssuers(s.ctx))
+	s.wantAttention() // it does not sign yet
+	must(s.ActivateIssuer(s.ctx, as("admin", ""), "pumps"))
+	s.wantAttention("issuer-too-short critical issuer:pumps open-issuer")
+	s.addIssuer(ca.CAPlan{ID: "pumps-hall", Purpose: ca.PurposeDevice, Product: "pump", Site: "hall"})
+	s.addIssuer(ca.CAPlan{ID: "pumps-short", Purpose: ca.PurposeDevice, Product: "pump", Years: 1})
+	s.must(s.AdoptIssuers(s.ctx))
+	s.wantAttention("issuer-too-short critical issuer:pumps open-issuer")
+	s.addIssuer(ca.CAPlan{ID: "pumps-2", Purpose: ca.PurposeDevice, Product: "pump"})
+	s.wantAttention("issuer-too-short critical issuer:pumps open-issuer") // created: its CRL is nowhere
+	s.must(s.AdoptIssuers(s.ctx))
+	s.wantAttention()
 }
 
 // What is most severe comes first, and the list is bounded.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/enroll/mqtts"
 )
@@ -26,6 +25,7 @@ type fleetCollector struct {
 
 var (
 	issuerNotAfter   = prometheus.NewDesc("fleetca_issuer_not_after_timestamp_seconds", "notAfter of an issuer's certificate.", []string{"issuer"}, nil)
+	issuerDue        = prometheus.NewDesc("fleetca_issuer_successor_missing", "1 for an active root or issuer (else 0) without a successor that has at most a third of its life left (chain-expiring), or cannot cover a certificate's full lifetime (issuer-too-short).", []string{"issuer", "kind"}, nil)
 	issuerUsable     = prometheus.NewDesc("fleetca_issuer_usable", "Whether the key of an issuer that signs here can be used.", []string{"issuer"}, nil)
 	brokerNotAfter   = prometheus.NewDesc("fleetca_broker_not_after_timestamp_seconds", "notAfter of the newest certificate issued to a broker.", []string{"broker"}, nil)
 	brokerVerifiedAt = prometheus.NewDesc("fleetca_broker_verified_timestamp_seconds", "When a broker was last verified, whatever came of it.", []string{"broker"}, nil)
@@ -37,7 +37,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c *fleetCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{issuerNotAfter, issuerUsable, brokerNotAfter, brokerVerified, brokerVerifiedAt, brokerRefuses, brokerDiagnosed, unproven} {
+	for _, d := range []*prometheus.Desc{issuerNotAfter, issuerDue, issuerUsable, brokerNotAfter, brokerVerified, brokerVerifiedAt, brokerRefuses, brokerDiagnosed, unproven} {
 		out <- d
 	}
 }
@@ -55,11 +55,15 @@ func (c *fleetCollector) Collect(out chan<- prometheus.Metric) {
 	if err != nil {
 		c.log.Error("metrics of issuers", "err", err)
 	}
+	due := c.service.ChainsDue(time.Now())
 	unusable := c.service.UnusableIssuers()
 	for _, i := range issuers {
 		gauge(issuerNotAfter, float64(i.NotAfter.Unix()), i.ID)
-		if i.Purpose == ca.PurposeRoot {
-			continue // its key is not here
+		for _, kind := range []enroll.AttentionKind{enroll.AttentionChain, enroll.AttentionCover} {
+			gauge(issuerDue, truth(slices.ContainsFunc(due, func(a enroll.Attention) bool { return a.Kind == kind && a.Subject == "issuer:"+i.ID })), i.ID, string(kind))
+		}
+		if i.Key == enroll.KeyApart {
+			continue
 		}
 		gauge(issuerUsable, truth(!slices.Contains(unusable, i.ID)), i.ID)
 	}
