@@ -25,8 +25,8 @@ type rootCRLConfig struct {
 }
 
 func newRootCommandGroup() *cobra.Command {
-	cmd := &cobra.Command{Use: "root", Short: "Use the root's key, brought to this machine for as long as it takes"}
-	cmd.AddCommand(newRootCRLCommand(), newRootImportCRLCommand())
+	cmd := &cobra.Command{Use: "root", Short: "Use a root's key: ceremonies, CRLs; no server is needed"}
+	cmd.AddCommand(newRootCRLCommand(), newRootImportCRLCommand(), newRootCeremonyCommand())
 	return cmd
 }
 
