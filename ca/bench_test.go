@@ -120,3 +120,19 @@ func BenchmarkOCSP(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkOCSPCached answers what was asked before, as nearly every request is.
+func BenchmarkOCSPCached(b *testing.B) {
+	f := newFixture(b)
+	r := f.responder()
+	request, err := ocsp.CreateRequest(&x509.Certificate{SerialNumber: f.issue(f.order("device")).SerialNumber.Int()}, f.issuer("device"), nil)
+	f.must(err)
+	b.ReportAllocs()
+	b.RunParallel(func(loop *testing.PB) {
+		for loop.Next() {
+			if answer, err := r.Answer(f.ctx, request); err != nil || answer.Status != ca.OCSPGood {
+				b.Fatal(err)
+			}
+		}
+	})
+}
