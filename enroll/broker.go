@@ -35,6 +35,7 @@ func (s *Service) CreateBroker(ctx context.Context, c Call, n NewBroker) (*Broke
 		return nil, err
 	}
 	b.CreatedAt = s.now()
+	defer s.toDial.forget()
 	err = s.repeatable(ctx, c, "broker.register", n, b, func(i *Idempotency) error {
 		return s.store.CreateBroker(ctx, *b, Change{Idempotency: i,
 			Event: newEvent(b.CreatedAt, c.Principal.Name, "broker.register", "broker:"+b.ID, n)})
@@ -155,6 +156,7 @@ func (s *Service) MoveBroker(ctx context.Context, actor string, n NewBroker) err
 	if known.URL == b.URL && known.Kind == b.Kind && known.Product == b.Product && known.Site == b.Site && slices.Equal(known.Names, b.Names) {
 		return nil
 	}
+	defer s.toDial.forget()
 	return s.store.UpdateBroker(ctx, *b, Change{Event: newEvent(s.now(), actor, "broker.move", "broker:"+b.ID, n)})
 }
 

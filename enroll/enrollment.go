@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -364,10 +365,13 @@ func (s *Service) replayedEnrollment(ctx context.Context, r *Replay) (*Enrollmen
 // issueFor signs and records.
 func (s *Service) issueFor(ctx context.Context, e *enrolling) (*ca.Certificate, error) {
 	holder := ca.Holder{Kind: ca.HolderDevice, ID: e.deviceID}
-	if err := s.store.CheckClaim(ctx, &e.claim, holder, e.request.KeySHA256); err != nil {
-		return nil, err
+	plain := e.claim.Replaces == "" && !e.claim.Device.Supersedes && e.claim.IDevID == nil
+	if !plain || s.caution.is(time.Now()) {
+		if err := s.checkClaim(ctx, e, holder); err != nil {
+			return nil, err
+		}
 	}
-	return s.ca.Issue(ctx, ca.Order{
+	cert, err := s.ca.Issue(ctx, ca.Order{
 		Profile: e.profile.Name, Holder: holder, CommonName: e.deviceID,
 		PublicKey: e.request.PublicKey, KeySHA256: e.request.KeySHA256,
 		Product: e.place.product, Site: e.place.site,
@@ -388,7 +392,36 @@ func (s *Service) issueFor(ctx context.Context, e *enrolling) (*ca.Certificate, 
 			return &claim
 		},
 	})
+	if plain && err != nil && !isKind(err, KindUnavailable) {
+		if refusal := s.checkClaim(ctx, e, holder); refusal != nil { // says best what stands against it
+			return nil, refusal
+		}
+	}
+	return cert, err
 }
+
+// checkClaim asks the store whether it would grant an enrollment, and is
+// cautious for a while where it would not.
+func (s *Service) checkClaim(ctx context.Context, e *enrolling, holder ca.Holder) error {
+	err := s.store.CheckClaim(ctx, &e.claim, holder, e.request.KeySHA256)
+	if err != nil {
+		s.caution.take(time.Now())
+	}
+	return err
+}
+
+// cautious is how long after a refused enrollment others are checked before
+// they are signed. The transaction that records a certificate decides
+// in any case, and nearly always grants: then the check is a query for nothing.
+// Where one was refused more are to be expected, and a signature costs more.
+const cautious = 10 * time.Second
+
+// A caution tells whether one was refused lately. The zero value tells no.
+type caution struct{ until atomic.Int64 } // of the Unix time in nanoseconds
+
+func (c *caution) is(now time.Time) bool { return now.UnixNano() < c.until.Load() }
+
+func (c *caution) take(now time.Time) { c.until.Store(now.Add(cautious).UnixNano()) }
 
 // checkBlocked refuses the key of a certificate that was revoked for
 // keyCompromise (I8).
@@ -425,7 +458,7 @@ func (s *Service) enrollment(ctx context.Context, cert *ca.Certificate, replayed
 	}
 	e.DeviceID = cert.Holder.ID
 	e.Renewal = &Renewal{URL: s.cfg.MachineURL + "/api/v1/renewals", After: cert.RenewAfter()}
-	b, err := s.toDial.get(ctx, struct{}{}, s.brokerToDial)
+	b, err := s.toDial.get(ctx, s.now(), s.brokerToDial)
 	if err != nil {
 		return nil, fmt.Errorf("the broker to connect to: %w", err)
 	}

@@ -1,6 +1,7 @@
 package enroll_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -103,20 +104,66 @@ func (s *spoiled) refusals(t *testing.T) []refusedEnrollment {
 	}
 }
 
-// A refused enrollment names its kind and its field, and changes nothing.
+// A refused enrollment names its kind and its field, and changes nothing:
+// whether the server checks before it signs, or expects no refusal.
 func TestRefusedEnrollmentChangesNothing_I6_I8_I9(t *testing.T) {
 	t.Parallel()
 	s := newSpoiled(t)
 	for _, c := range s.refusals(t) {
-		s.unchanged(func() {
-			c.call.IdempotencyKey = "key of " + c.name
-			_, err := s.EnrollDevice(s.ctx, c.call, c.r)
-			if err == nil {
-				t.Fatalf("%s: enrolled", c.name)
-			}
-			t.Log(c.name)
-			s.wantKind(err, c.kind, c.field)
-		})
+		server := s.server(s.store)
+		for _, state := range []string{"trusting", "cautious"} {
+			s.unchanged(func() {
+				c.call.IdempotencyKey = "key of " + c.name
+				_, err := server.EnrollDevice(s.ctx, c.call, c.r)
+				if err == nil {
+					t.Fatalf("%s, %s: enrolled", c.name, state)
+				}
+				t.Log(c.name, state)
+				s.wantKind(err, c.kind, c.field)
+			})
+		}
+	}
+}
+
+// A checking is a store that counts what is asked before it is signed, and what
+// is signed.
+type checking struct {
+	enroll.Store
+	checks, commits int
+}
+
+func (c *checking) CheckClaim(ctx context.Context, claim *enroll.Claim, holder ca.Holder, key string) error {
+	c.checks++
+	return c.Store.CheckClaim(ctx, claim, holder, key)
+}
+
+func (c *checking) Commit(ctx context.Context, batch []ca.Issuance) []error {
+	c.commits += len(batch)
+	return c.Store.Commit(ctx, batch)
+}
+
+// Nothing is asked before a signature while all is granted; after a refusal
+// nothing more is signed in vain.
+func TestNoSignatureInVain(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	db := &checking{Store: s.store}
+	server := s.server(db)
+	key := newKey(t)
+	enrolls := func(id, idempotency string) error {
+		_, err := server.EnrollDevice(s.ctx, as("operator", idempotency), enroll.EnrollRequest{DeviceID: id, CSR: newCSR(s, key, id)})
+		return err
+	}
+	s.must(enrolls("d", "1"))
+	if db.checks != 0 || db.commits != 1 {
+		t.Errorf("the first: %d checks, %d signatures", db.checks, db.commits)
+	}
+	for range 10 {
+		s.wantKind(enrolls("e", ""), enroll.KindDuplicateKey, "csr")
+	}
+	s.must(enrolls("d", "1")) // its first answer again
+	if db.checks != 11 || db.commits != 2 {
+		t.Errorf("after 10 refused and a repeated one: %d checks, %d signatures", db.checks, db.commits)
 	}
 }
 

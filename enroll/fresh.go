@@ -22,8 +22,8 @@ type freshRead[V any] struct {
 	next  *freshRead[V] // nil while nobody waits for it
 }
 
-// get returns what read gives. It is called without the caller's cancellation,
-// because others may wait for it.
+// get returns what read gives. Where others may wait for it too, it is called
+// without the caller's cancellation.
 func (f *fresh[K, V]) get(ctx context.Context, key K, read func(context.Context) (V, error)) (V, error) {
 	f.mu.Lock()
 	running := f.now[key]
@@ -35,7 +35,12 @@ func (f *fresh[K, V]) get(ctx context.Context, key K, read func(context.Context)
 			f.now = map[K]*freshRead[V]{}
 		}
 		f.now[key] = mine
-		go f.run(context.WithoutCancel(ctx), key, mine, read)
+		f.mu.Unlock()
+		mine.value, mine.err = read(ctx) // nobody else gets this one: whoever comes waits for the next
+		if next := f.finish(key, mine); next != nil {
+			go f.run(context.WithoutCancel(ctx), key, next, read)
+		}
+		return mine.value, mine.err
 	case running.next == nil:
 		running.next = &freshRead[V]{done: make(chan struct{})}
 		mine = running.next
@@ -56,15 +61,19 @@ func (f *fresh[K, V]) get(ctx context.Context, key K, read func(context.Context)
 func (f *fresh[K, V]) run(ctx context.Context, key K, r *freshRead[V], read func(context.Context) (V, error)) {
 	for r != nil {
 		r.value, r.err = read(ctx)
-		f.mu.Lock()
-		next := r.next
-		if next == nil {
-			delete(f.now, key)
-		} else {
-			f.now[key] = next
-		}
-		f.mu.Unlock()
-		close(r.done)
-		r = next
+		r = f.finish(key, r)
 	}
+}
+
+// finish tells those who wait for a read, and returns the next one.
+func (f *fresh[K, V]) finish(key K, r *freshRead[V]) *freshRead[V] {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r.next == nil {
+		delete(f.now, key)
+	} else {
+		f.now[key] = r.next
+	}
+	close(r.done)
+	return r.next
 }

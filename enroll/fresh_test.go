@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // What a call gets was read after it began, however many share the read.
@@ -35,31 +36,42 @@ func TestFresh(t *testing.T) {
 	t.Logf("%d calls, %d reads", written.Load(), reads.Load())
 }
 
-// A call that is given up does not take the read from the others.
+// A call that is given up ends its own read, and not that of those who wait for
+// the next.
 func TestFreshIsCancelledAlone(t *testing.T) {
 	var f fresh[string, int]
-	begun, end := make(chan struct{}), make(chan struct{})
-	first, cancel := context.WithCancel(t.Context())
-	gone := make(chan error)
-	go func() {
-		_, err := f.get(first, "row", func(ctx context.Context) (int, error) {
+	begun := make(chan struct{})
+	reads := 0
+	read := func(ctx context.Context) (int, error) {
+		if reads++; reads == 1 {
 			close(begun)
-			<-end
-			return 1, ctx.Err()
-		})
+			<-ctx.Done()
+		}
+		return reads, ctx.Err()
+	}
+	first, cancel := context.WithCancel(t.Context())
+	gone, second := make(chan error), make(chan error)
+	go func() {
+		_, err := f.get(first, "row", read)
 		gone <- err
 	}()
 	<-begun
+	go func() {
+		value, err := f.get(t.Context(), "row", read)
+		if value != 2 {
+			t.Errorf("the second read gave %d", value)
+		}
+		second <- err
+	}()
+	for waits := false; !waits; time.Sleep(time.Millisecond) {
+		f.mu.Lock()
+		waits = f.now["row"].next != nil
+		f.mu.Unlock()
+	}
 	cancel()
 	if err := <-gone; !errors.Is(err, context.Canceled) {
 		t.Errorf("the one that was given up: %v", err)
 	}
-	second := make(chan error)
-	go func() {
-		_, err := f.get(t.Context(), "row", func(ctx context.Context) (int, error) { return 2, ctx.Err() })
-		second <- err
-	}()
-	close(end)
 	if err := <-second; err != nil {
 		t.Error(err)
 	}

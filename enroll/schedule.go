@@ -82,6 +82,7 @@ func (s *Service) saveLooks(ctx context.Context, reports <-chan Verification) er
 		errs = append(errs, err)
 		for _, v := range news {
 			errs = append(errs, s.store.SaveVerification(ctx, v, Change{Event: verifyEvent("server", v)}))
+			s.toDial.forget()
 		}
 		chunk = chunk[:0]
 	}

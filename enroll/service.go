@@ -83,7 +83,9 @@ type Service struct {
 	// What nearly every enrollment reads.
 	tokens fresh[string, *APIToken] // by hash
 	orders fresh[string, *WorkOrder]
-	toDial fresh[struct{}, *Broker]
+	toDial recent[*Broker]
+
+	caution caution
 }
 
 // New returns a Service.

@@ -140,6 +140,7 @@ func (s *Service) VerifyBroker(ctx context.Context, c Call, id string, negative 
 		return nil, err
 	}
 	v := s.verification(id, report, negative)
+	defer s.toDial.forget()
 	err = s.repeatable(ctx, c, "broker.verify", request, report, func(i *Idempotency) error {
 		return s.store.SaveVerification(ctx, v, Change{Event: verifyEvent(c.Principal.Name, v), Idempotency: i})
 	})

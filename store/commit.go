@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Limits of the queue of changes.
@@ -36,11 +37,18 @@ type committer struct {
 	closed  bool
 
 	wake    chan struct{} // holds one token while something may wait
+	turn    chan struct{} // holds one token while a transaction runs
+	slow    chan struct{} // holds one for each more that runs beside a slow one
 	stopped sync.WaitGroup
 }
 
+// patience is how long a transaction may take before the next runs beside it,
+// where the database can do that. Two at once make smaller groups: for those
+// that are quick that costs more than it gains.
+const patience = 20 * time.Millisecond
+
 func newCommitter(s *Store) *committer {
-	c := &committer{store: s, wake: make(chan struct{}, 1)}
+	c := &committer{store: s, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1), slow: make(chan struct{}, s.db.writers()-1)}
 	for range s.db.writers() {
 		c.stopped.Go(c.run)
 	}
@@ -60,11 +68,17 @@ func (c *committer) submit(ctx context.Context, changes ...*pending) []error {
 	for _, w := range changes {
 		w.ctx, w.done = ctx, make(chan error, 1)
 	}
-	if err := c.enqueue(changes); err != nil {
+	alone, err := c.enqueue(changes)
+	if err != nil {
 		for i := range errs {
 			errs[i] = err
 		}
 		return errs
+	}
+	if alone {
+		c.flush(changes)
+		<-c.turn
+		c.stopped.Done()
 	}
 	for i, w := range changes {
 		select {
@@ -81,22 +95,33 @@ func (c *committer) submit(ctx context.Context, changes ...*pending) []error {
 	return errs
 }
 
-// enqueue adds changes to the queue, all or none.
-func (c *committer) enqueue(changes []*pending) error {
+// enqueue adds changes to the queue, all or none. Where nothing is under way
+// they are not queued: it is the caller's turn, and alone.
+func (c *committer) enqueue(changes []*pending) (alone bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.closed:
-		return unavailable(nil, "", "the store is closed")
+		return false, unavailable(nil, "", "the store is closed")
 	case len(c.waiting)+len(changes) > maxQueued:
-		return unavailable(nil, "try again in a moment", "too many changes wait for the database")
+		return false, unavailable(nil, "try again in a moment", "too many changes wait for the database")
+	case len(c.waiting) == 0 && 0 < len(changes) && len(changes) <= maxBatch && changes[0].ctx.Err() == nil:
+		select {
+		case c.turn <- struct{}{}:
+			c.stopped.Add(1)
+			for _, w := range changes {
+				w.taken.Store(true)
+			}
+			return true, nil
+		default:
+		}
 	}
 	c.waiting = append(c.waiting, changes...)
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
-	return nil
+	return false, nil
 }
 
 // close lets what is queued finish and refuses the rest.
@@ -113,9 +138,31 @@ func (c *committer) close() {
 
 func (c *committer) run() {
 	for range c.wake {
-		for batch := c.take(); len(batch) > 0; batch = c.take() {
-			c.flush(batch)
+		for more := true; more; {
+			turn := c.await()
+			batch := c.take()
+			if more = len(batch) > 0; more {
+				c.flush(batch)
+			}
+			<-turn
 		}
+	}
+}
+
+// await returns with a token in the channel that it returns.
+func (c *committer) await() chan struct{} {
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case c.turn <- struct{}{}:
+		return c.turn
+	case <-late.C:
+	}
+	select {
+	case c.turn <- struct{}{}:
+		return c.turn
+	case c.slow <- struct{}{}:
+		return c.slow
 	}
 }
 
@@ -173,24 +220,29 @@ func (c *committer) flush(batch []*pending) {
 // error is the transaction's.
 func (c *committer) transact(batch []*pending) error {
 	ctx := context.Background() // what was taken is committed, whoever still waits
-	together := len(batch) > 1
+	plain, rest := c.plain(batch)
+	together := len(batch) > 1 || len(plain) == 1
 	var err error
 	for tries := 0; tries < maxTries; {
-		err = c.store.db.update(ctx, func(q tx) error {
-			switch {
-			case len(batch) == 1:
-				batch[0].err = nil
-				return batch[0].do(ctx, q)
-			case together:
-				return c.runTogether(ctx, q, batch)
-			}
-			for _, w := range batch {
-				if err := c.runUnderSavepoint(ctx, q, w); err != nil {
-					return err
+		if together && len(rest) == 0 {
+			err = c.store.db.(*postgresEngine).recordTogether(ctx, plain, micros(c.store.now()))
+		} else {
+			err = c.store.db.update(ctx, func(q tx) error {
+				switch {
+				case together:
+					return c.runTogether(ctx, q, plain, rest)
+				case len(batch) == 1:
+					batch[0].err = nil
+					return batch[0].do(ctx, q)
 				}
-			}
-			return nil
-		})
+				for _, w := range batch {
+					if err := c.runUnderSavepoint(ctx, q, w); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
 		switch {
 		case errors.Is(err, errNotTogether):
 			together = false
@@ -203,17 +255,25 @@ func (c *committer) transact(batch []*pending) error {
 	return err
 }
 
-// runTogether runs changes without savepoints: errNotTogether when one is
-// refused.
-func (c *committer) runTogether(ctx context.Context, q tx, batch []*pending) error {
-	var plain []*issuance
-	postgres, set := q.(*postgresTx)
+// plain splits a batch into the plain first enrollments that PostgreSQL records
+// by one statement, and the rest.
+func (c *committer) plain(batch []*pending) (plain []*issuance, rest []*pending) {
+	_, can := c.store.db.(*postgresEngine)
 	for _, w := range batch {
 		w.err = nil
-		if set && w.plain != nil {
+		if can && w.plain != nil {
 			plain = append(plain, w.plain)
-			continue
+		} else {
+			rest = append(rest, w)
 		}
+	}
+	return plain, rest
+}
+
+// runTogether runs changes without savepoints: errNotTogether when one is
+// refused.
+func (c *committer) runTogether(ctx context.Context, q tx, plain []*issuance, rest []*pending) error {
+	for _, w := range rest {
 		if err := w.do(ctx, q); err != nil {
 			if c.store.db.fault(err) == faultRetry {
 				return err
@@ -224,7 +284,7 @@ func (c *committer) runTogether(ctx context.Context, q tx, batch []*pending) err
 	if len(plain) == 0 {
 		return nil
 	}
-	return c.store.applyTogether(ctx, postgres.tx, plain)
+	return recordTogether(ctx, q.(*postgresTx).tx, plain, micros(c.store.now()))
 }
 
 // runUnderSavepoint runs one change of several and keeps its error with it.

@@ -20,6 +20,7 @@ type fakeEngine struct {
 	mu      sync.Mutex
 	count   int
 	failing func(n int) error // error of the n-th COMMIT
+	most    int               // transactions at a time; 0 for one
 	gate    chan bool         // each transaction sends one before it begins, and one when it goes on
 }
 
@@ -52,7 +53,7 @@ func (e *fakeEngine) update(_ context.Context, fn func(tx) error) error {
 	return nil
 }
 
-func (e *fakeEngine) writers() int { return 1 }
+func (e *fakeEngine) writers() int { return max(1, e.most) }
 
 func newFake(e *fakeEngine) *Store {
 	s := &Store{db: e, log: slog.New(slog.DiscardHandler), clock: time.Now}
@@ -94,6 +95,37 @@ func TestCommitterCoalesces(t *testing.T) {
 	}
 	done.Wait()
 	if e.count != 2 {
+		t.Errorf("%d transactions", e.count)
+	}
+}
+
+// A transaction that takes long does not hold up the next, where the database
+// runs two; a third waits.
+func TestCommitterPassesWhatIsSlow(t *testing.T) {
+	t.Parallel()
+	begun, release := make(chan bool, 3), make(chan bool)
+	e := &fakeEngine{most: 2, failing: func(int) error {
+		begun <- true
+		<-release
+		return nil
+	}}
+	s := newFake(e)
+	var done sync.WaitGroup
+	submit := func() { done.Go(func() { s.write(t.Context(), nothing) }) }
+	for range 2 {
+		submit()
+		receive(t, begun, 10*time.Second)
+	}
+	submit()
+	queued(t, s, 1)
+	select {
+	case <-begun:
+		t.Error("three transactions ran at once")
+	case <-time.After(3 * patience):
+	}
+	close(release)
+	done.Wait()
+	if e.count != 3 {
 		t.Errorf("%d transactions", e.count)
 	}
 }

@@ -27,19 +27,34 @@ type question[Q any] struct {
 
 // get returns the answer to one question, as of after it was asked.
 func (g *group[Q]) get(ctx context.Context, about Q) (bool, error) {
-	q := &question[Q]{about: about, done: make(chan struct{})}
 	g.mu.Lock()
-	g.waiting = append(g.waiting, q)
-	if !g.asking {
+	if !g.asking { // alone, without a goroutine between
 		g.asking = true
-		go g.run(context.WithoutCancel(ctx))
+		g.mu.Unlock()
+		answers, err := g.ask(ctx, []Q{about})
+		g.next(context.WithoutCancel(ctx))
+		if err != nil {
+			return false, err
+		}
+		return answers[0], nil
 	}
+	q := &question[Q]{about: about, done: make(chan struct{})}
+	g.waiting = append(g.waiting, q)
 	g.mu.Unlock()
 	select {
 	case <-q.done:
 		return q.answer, q.err
 	case <-ctx.Done():
 		return false, ctx.Err()
+	}
+}
+
+// next goes on with what came meanwhile.
+func (g *group[Q]) next(ctx context.Context) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.asking = len(g.waiting) > 0; g.asking {
+		go g.run(ctx)
 	}
 }
 

@@ -124,7 +124,12 @@ func (e *postgresEngine) finish(ctx context.Context, t pgx.Tx, err error) error 
 		}
 		return err
 	}
-	err = t.Commit(ctx)
+	return outcome(t.Commit(ctx))
+}
+
+// outcome tells a commit that the server refused from one of which nothing is
+// known.
+func outcome(err error) error {
 	own, answered := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case err == nil:
@@ -133,6 +138,23 @@ func (e *postgresEngine) finish(ctx context.Context, t pgx.Tx, err error) error 
 		return fmt.Errorf("commit: %w", err) // the server said that it did not
 	}
 	return &commitError{err}
+}
+
+// recordTogether is recordTogether in a transaction of its own.
+func (e *postgresEngine) recordTogether(ctx context.Context, batch []*issuance, now int64) error {
+	conn, err := e.pool.Acquire(ctx)
+	if err != nil {
+		return &beginError{err}
+	}
+	defer conn.Release()
+	err = recordTogether(ctx, conn, batch, now)
+	switch {
+	case errors.Is(err, errNotTogether):
+		return err
+	case pgconn.SafeToRetry(err):
+		return &beginError{err}
+	}
+	return outcome(err)
 }
 
 // pgxRunner is what a pool, a connection and a transaction share.
@@ -220,7 +242,7 @@ func (e *postgresEngine) changes(ctx context.Context, q querier) (settled, newes
 	return settled, newest, err
 }
 
-// writers is two: while one transaction waits for the disk the next one runs.
+// writers is two, so that a slow transaction does not hold up all others.
 func (e *postgresEngine) writers() int { return 2 }
 
 // fault reads SQLSTATE (PostgreSQL documentation, appendix A).
