@@ -88,6 +88,7 @@ type testServer struct {
 	people, machines, status, mqtts string // host:port
 	database                        string // URL; empty for SQLite in dir
 	args                            []string
+	earlier                         string // path of an earlier fleetca to run; empty for this one
 	cmd                             *exec.Cmd
 	log                             *output
 	exited                          chan error
@@ -161,6 +162,9 @@ func (s *testServer) start(t *testing.T) {
 	args := append([]string{"serve", "--data", s.dir, "--database", s.database, "--people-addr", s.people, "--machine-addr", s.machines,
 		"--status-addr", s.status, "--mqtts-addr", s.mqtts}, s.args...)
 	s.cmd, s.log = program(context.Background(), args...), &output{}
+	if s.earlier != "" {
+		s.cmd.Path = s.earlier
+	}
 	s.cmd.Stderr, s.cmd.Stdout = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)

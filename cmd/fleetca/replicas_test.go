@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,6 +34,12 @@ func newReplicasOn(t *testing.T, n int, database string) []*testServer {
 	t.Helper()
 	origin := filepath.Join(t.TempDir(), "data")
 	mustRun(t, "init", "--data", origin, "--database", database)
+	return startReplicas(t, n, database, origin, "")
+}
+
+// startReplicas starts servers with a copy each of a folder that init made.
+func startReplicas(t *testing.T, n int, database, origin, earlier string) []*testServer {
+	t.Helper()
 	var ports [3]string
 	for i := range ports {
 		_, ports[i], _ = net.SplitHostPort(freePort(t))
@@ -41,7 +48,7 @@ func newReplicasOn(t *testing.T, n int, database string) []*testServer {
 	for i := range all {
 		host := fmt.Sprintf("127.0.0.%d", i+1)
 		all[i] = &testServer{
-			dir: filepath.Join(t.TempDir(), "data"), database: database, args: []string{"--public-host", "localhost"},
+			dir: filepath.Join(t.TempDir(), "data"), database: database, earlier: earlier, args: []string{"--public-host", "localhost"},
 			people: host + ":" + ports[0], machines: host + ":" + ports[1], status: host + ":" + ports[2],
 		}
 		if err := os.CopyFS(all[i].dir, os.DirFS(origin)); err != nil {
@@ -344,13 +351,13 @@ func journals(t *testing.T, admin *restClient, n int) []*enrollmentJob {
 	return jobs
 }
 
-// Every server is restarted in turn, twice, while devices enroll: no request
-// that a server had is lost, none fails, and the journals agree with the store
-// (I5, I24, I28).
-func TestRollingRestart(t *testing.T) {
-	t.Parallel()
-	const devices, clients = 600, 8
-	servers := newReplicas(t, 2)
+// whileEnrolling runs do while clients enroll devices, and then send the last
+// request of each again for as long as it takes: no request that a server had
+// may be lost, some must have been sent elsewhere, and the journals must agree
+// with the store (I5).
+func whileEnrolling(t *testing.T, servers []*testServer, devices int, do func()) {
+	t.Helper()
+	const clients = 8
 	b := newBalancer(t, servers)
 	jobs := journals(t, b.restClient, devices)
 	queue := make(chan *enrollmentJob, devices)
@@ -376,12 +383,7 @@ func TestRollingRestart(t *testing.T) {
 		queue <- j
 	}
 	close(queue)
-	for range 2 {
-		for _, s := range servers {
-			s.stop(t) // in order, with exit code 0
-			s.start(t)
-		}
-	}
+	do()
 	over.Store(true)
 	workers.Wait()
 	t.Logf("%d requests were sent elsewhere, %d were lost", b.refused.Load(), b.lost.Load())
@@ -390,4 +392,73 @@ func TestRollingRestart(t *testing.T) {
 		b.other.Range(func(id, why any) bool { t.Errorf("%v: %v", id, why); return true })
 	}
 	checkJournals(t, servers[0], b.restClient, jobs)
+}
+
+// Every server is restarted in turn, twice, while devices enroll: no request
+// fails (I24, I28).
+func TestRollingRestart(t *testing.T) {
+	t.Parallel()
+	servers := newReplicas(t, 2)
+	whileEnrolling(t, servers, 600, func() {
+		for range 2 {
+			for _, s := range servers {
+				s.stop(t) // in order, with exit code 0
+				s.start(t)
+			}
+		}
+	})
+}
+
+// Servers of an earlier version are replaced in turn by this one, which migrates
+// the database under those that still run, while devices enroll: no request
+// fails (I24). The earlier version is built from this repository's history: the
+// one before the last migration, or FLEETCA_TEST_EARLIER.
+func TestRollingUpgrade(t *testing.T) {
+	if os.Getenv("FLEETCA_TEST_SOAK") != "1" {
+		t.Skip("builds an earlier version: FLEETCA_TEST_SOAK=1")
+	}
+	earlier := buildEarlier(t)
+	database := storetest.StartPostgres(t).NewDatabase(t)
+	origin := filepath.Join(t.TempDir(), "data")
+	if out, err := exec.Command(earlier, "init", "--data", origin, "--database", database).CombinedOutput(); err != nil {
+		t.Fatalf("init: %v\n%s", err, out)
+	}
+	servers := startReplicas(t, 3, database, origin, earlier)
+	whileEnrolling(t, servers, 3000, func() {
+		for _, s := range servers {
+			s.stop(t)
+			s.earlier = ""
+			s.start(t)
+			time.Sleep(3 * time.Second) // versions side by side
+		}
+	})
+}
+
+// buildEarlier builds fleetca as it was before the newest migration was made.
+func buildEarlier(t *testing.T) string {
+	t.Helper()
+	git := func(dir string, args ...string) string {
+		out, err := exec.Command("git", append([]string{"-C", dir}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	const top = "../.."
+	revision := os.Getenv("FLEETCA_TEST_EARLIER")
+	if revision == "" {
+		all := strings.Fields(git(top, "ls-files", "migrations/postgres"))
+		revision = git(top, "log", "--diff-filter=A", "--format=%H", "-1", "--", all[len(all)-1]) + "^"
+	}
+	tree := filepath.Join(t.TempDir(), "earlier")
+	git(top, "worktree", "add", "--detach", tree, revision)
+	t.Cleanup(func() { git(top, "worktree", "remove", "--force", tree) })
+	built := filepath.Join(t.TempDir(), "fleetca")
+	build := exec.Command("go", "build", "-o", built, "./cmd/fleetca")
+	build.Dir = tree
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	t.Logf("the earlier version is %s", git(tree, "log", "-1", "--format=%h %s"))
+	return built
 }
