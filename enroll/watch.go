@@ -18,6 +18,7 @@ const (
 	watchTimeout   = 5 * time.Second
 	maxWatches     = 500 // in this process
 	maxTopics      = 16  // of one
+	maxTopic       = 256 // octets
 	topicAll       = "*"
 	watchBusyAfter = 10 * time.Second
 )
@@ -48,6 +49,11 @@ type watch struct {
 func (s *Service) Watch(ctx context.Context, topics ...string) (<-chan struct{}, error) {
 	if len(topics) == 0 || len(topics) > maxTopics {
 		return nil, ca.Errorf(ca.KindMalformed, "topics", "watch 1 to 16 topics", "are %d", len(topics))
+	}
+	for _, topic := range topics { // all are asked for together: one that a database refuses would blind everybody
+		if err := checkText("topics", topic, maxTopic); err != nil {
+			return nil, err
+		}
 	}
 	w := &watch{topics: slices.Clone(topics), seen: map[string]string{}, changed: make(chan struct{}, 1)}
 	s.watched.mu.Lock()

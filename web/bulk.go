@@ -17,7 +17,7 @@ func bulkRoutes() []route {
 		{Method: get, Pattern: "/bulk", Permission: enroll.MaySeeReports, live: true, handle: getBulks},
 		{Method: post, Pattern: "/bulk", Permission: enroll.MayHold, handle: postBulk},
 		{Method: post, Pattern: "/bulk/plan", Permission: enroll.MayHold, handle: postBulkPlan},
-		{Method: get, Pattern: "/bulk/{id}", Permission: enroll.MaySeeReports, live: true, handle: getBulk},
+		{Method: get, Pattern: "/bulk/{id}", Permission: enroll.MaySeeReports, live: true, liveAbout: "bulk", handle: getBulk},
 	}
 }
 

@@ -25,7 +25,8 @@
 //
 // A page whose route is live can be watched: GET /live?page=PATH is a stream of
 // server-sent events (HTML Standard, section 9.2), each the page's main part
-// anew whenever that changed. The script puts the parts that differ in place of
+// anew whenever that changed. It is looked at when an audit event says that
+// something did, on whatever replica, and every few seconds for what has none. The script puts the parts that differ in place of
 // the old ones. What a page shows is made in one place, watched or not.
 //
 // # Safety

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -20,12 +21,16 @@ import (
 
 const livePath = "/live"
 
-// How often a watched page is looked at, and for how long at a time: then the
-// browser comes again.
+// A watched page is made anew when something changed (enroll.Service.Watch), and
+// seldom anyway: not all that pages show has an event, such as counts that are
+// made in the background. After some time the browser comes again.
 const (
-	liveEvery   = 300 * time.Millisecond
-	liveFor     = 10 * time.Minute
-	liveTimeout = 10 * time.Second // for one write
+	livePause    = 300 * time.Millisecond // between two looks at a page of one thing
+	liveAllPause = time.Second            // at one that any change may be on
+	liveAnyway   = 5 * time.Second
+	liveHere     = 15 * time.Second // keeps what stands between from closing an idle connection
+	liveFor      = 10 * time.Minute
+	liveTimeout  = 10 * time.Second // for one write
 )
 
 // liveURL returns the URL of the stream of a page.
@@ -54,11 +59,18 @@ func (l live) write(v *visit) error {
 	default:
 		return &enroll.Later{After: 30 * time.Second, Err: ca.Errorf(enroll.KindRateLimited, "", "load the page again by hand", "too many pages are being watched")}
 	}
-	v.w.Header().Set("Content-Type", "text/event-stream")
-	v.w.WriteHeader(http.StatusOK)
 	ctx, cancel := context.WithTimeout(v.ctx(), liveFor)
 	defer cancel()
-	s := &liveStream{v: v, watched: watched, to: http.NewResponseController(v.w)}
+	s := &liveStream{v: v, watched: watched, to: http.NewResponseController(v.w), pause: livePause}
+	topic := watched.topic()
+	if topic == allTopics {
+		s.pause = liveAllPause
+	}
+	if s.changes, err = v.site.service.Watch(ctx, topic); err != nil {
+		return err
+	}
+	v.w.Header().Set("Content-Type", "text/event-stream")
+	v.w.WriteHeader(http.StatusOK)
 	if err := s.run(ctx); err != nil && ctx.Err() == nil {
 		v.site.log.WarnContext(v.ctx(), "live page ended", "path", l.page.Path, "error", err)
 	}
@@ -82,12 +94,30 @@ func (s *Site) watched(v *visit, page *url.URL) (*visit, error) {
 	return &visit{w: v.w, r: r, site: s, rt: rt, principal: v.principal, streamKey: uuid.NewString()}, nil
 }
 
+// allTopics stands for every change.
+const allTopics = "*"
+
+// plainID is an id that audit events have in their subject.
+var plainID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// topic returns what changes are told of to who watches the page: of the one
+// thing that it shows, where all that changes on it has an event about that.
+func (v *visit) topic() string {
+	if id := v.param("id"); v.rt.liveAbout != "" && plainID.MatchString(id) {
+		return v.rt.liveAbout + ":" + id
+	}
+	return allTopics
+}
+
 // A liveStream sends a page's main part whenever it changed.
 type liveStream struct {
 	v       *visit
 	watched *visit
+	changes <-chan struct{} // holds a token when there may be something new
+	pause   time.Duration   // between two looks
 	to      *http.ResponseController
 	last    [sha256.Size]byte
+	sent    time.Time // when something was sent last
 }
 
 // run looks at the page until ctx ends or the session does.
@@ -95,13 +125,20 @@ func (s *liveStream) run(ctx context.Context) error {
 	if err := s.send("retry: 2000\n\n"); err != nil {
 		return err
 	}
-	ticker := time.NewTicker(liveEvery)
-	defer ticker.Stop()
-	for n := 0; ; n++ {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, more := <-s.changes: // the first comes at once
+			if !more {
+				return nil
+			}
+		case <-time.After(liveAnyway):
+		}
 		if err := s.look(); err != nil {
 			return err
 		}
-		if n%50 == 49 { // keeps what stands between from closing an idle connection
+		if time.Since(s.sent) > liveHere {
 			if err := s.send(": here\n\n"); err != nil {
 				return err
 			}
@@ -109,7 +146,7 @@ func (s *liveStream) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-time.After(s.pause): // what changes meanwhile is one token
 		}
 	}
 }
@@ -159,5 +196,6 @@ func (s *liveStream) send(event string) error {
 	if _, err := s.v.w.Write([]byte(event)); err != nil {
 		return err
 	}
+	s.sent = time.Now()
 	return s.to.Flush()
 }

@@ -11,7 +11,7 @@ import (
 func revocationRoutes() []route {
 	return []route{
 		{Method: get, Pattern: "/revocations", Permission: enroll.MayLook, live: true, handle: getRevocations},
-		{Method: get, Pattern: "/revocations/{id}", Permission: enroll.MayLook, live: true, handle: getRevocation},
+		{Method: get, Pattern: "/revocations/{id}", Permission: enroll.MayLook, live: true, liveAbout: "revocation", handle: getRevocation},
 		{Method: get, Pattern: "/revocations/{id}/revocation.json", Permission: enroll.MayLook, handle: getRevocationJSON},
 	}
 }

@@ -15,7 +15,7 @@ func rotationRoutes() []route {
 		{Method: get, Pattern: "/brokers/{id}/rotate", Permission: enroll.MayRunBrokers, handle: getPlan},
 		{Method: post, Pattern: "/brokers/{id}/rotations", Permission: enroll.MayRunBrokers, handle: postRotation},
 		{Method: get, Pattern: "/rotations", Permission: enroll.MaySeeRotations, live: true, handle: getRotations},
-		{Method: get, Pattern: "/rotations/{id}", Permission: enroll.MaySeeRotations, live: true, handle: getRotation},
+		{Method: get, Pattern: "/rotations/{id}", Permission: enroll.MaySeeRotations, live: true, liveAbout: "rotation", handle: getRotation},
 	}
 }
 

@@ -16,7 +16,10 @@ type route struct {
 	Public     bool // for visitors who are not signed in
 	Account    bool // stays open while the second factor is missing
 	live       bool // can be watched
-	handle     func(v *visit) (answer, error)
+	// liveAbout is the kind of thing that a live page of one {id} is about, as
+	// audit events name it, where their subjects tell of all that changes on it.
+	liveAbout string
+	handle    func(v *visit) (answer, error)
 }
 
 // Methods, short for the table.
