@@ -55,10 +55,6 @@ func (a *API) postCRLShards(x *exchange, in enroll.ShardsRequest) (*enroll.Issue
 	return a.service.SetCRLShards(x.ctx(), x.call(), x.param("id"), in)
 }
 
-func (a *API) listProfiles(x *exchange) ([]ca.Profile, string, error) {
-	return pageOf(a.service.Profiles(), x.page, func(p ca.Profile) string { return p.Name })
-}
-
 func (a *API) listCRLs(x *exchange) ([]*ca.CRL, string, error) {
 	published, err := a.service.CRLs(x.ctx())
 	if err != nil {

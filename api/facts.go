@@ -43,6 +43,8 @@ var facts = map[string]schema{
 	"Issuer.id":            identifier("devices", ""),
 	"Issuer.parent":        identifier("root", "id of the issuer that signed it; its own for a root"),
 	"Profile.name":         identifier("device", ""),
+	"LintedProfile.name":   identifier("device", ""),
+	"ProfilePlan.name":     identifier("device", "of the profile"),
 
 	"User.name":             identifier("eve", ""),
 	"NewUser.name":          identifier("eve", "to log in with; not . or .."),
@@ -75,27 +77,59 @@ var facts = map[string]schema{
 	"APIToken.id": made, "Whoami.tokenId": made, "EnrollmentToken.id": made, "Event.id": made, "Revocation.id": made, "Rotation.id": made, "Verification.id": made,
 
 	// Keys and certificates.
-	"*.csr":                        {"description": "certification request (PKCS #10, RFC 2986), PEM", "maxLength": 16 << 10, "examples": []string{exampleCSR}},
-	"RenewalRequest.csr":           {"description": "certification request for the new key, PEM; the key is kept when missing", "maxLength": 16 << 10, "examples": []string{exampleCSR}},
-	"*.pem":                        {"description": "PEM", "examples": []string{exampleCertificate}},
-	"Enrollment.chain":             {"examples": []string{exampleCertificate + exampleCertificate}},
-	"BatchResult.chain":            {"examples": []string{exampleCertificate + exampleCertificate}},
-	"*.sha256":                     {"pattern": "^[0-9a-f]{64}$", "examples": []string{exampleSHA256}},
-	"*.subject":                    {"examples": []string{"CN=pump-0001"}},
-	"*.names":                      {"examples": [][]string{{"mqtt.example", "192.0.2.1"}}},
-	"NewBroker.names":              {"type": []string{"array", "null"}, "description": "DNS names and IP addresses of its certificate, the URL's host among them; that host alone when missing", "maxItems": 100, "examples": [][]string{{"mqtt.example"}}},
-	"Issuer.crlDistributionPoints": {"examples": [][]string{{"http://ca.example/crl/devices.crl"}}},
-	"ShardsRequest.shards":         {"minimum": 1, "maximum": 1024},
-	"*.site":                       {"description": "of the work order or broker: chooses the issuer, with the product", "pattern": "^[A-Za-z0-9._-]{0,64}$", "examples": []string{"hall-2"}},
-	"Issuer.site":                  {"description": "the site that it signs for alone; empty for any", "examples": []string{"hall-2"}},
-	"Issuer.product":               {"description": "the product that it signs for alone; empty for any", "examples": []string{"pump"}},
-	"Issuer.domain":                {"examples": []string{"fleet.example"}},
-	"Fetch.kind":                   {"enum": []string{"crl", "ocsp", "issuer"}},
-	"Fetch.result":                 {"examples": []string{"CRL 42, 0 entries, valid until 2026-12-05T08:30:00Z"}},
-	"Issuer.ocsp":                  {"examples": []string{"http://ca.example/ocsp"}},
-	"Profile.extendedKeyUsages":    {"items": schema{"type": "string", "enum": []string{"clientAuth", "serverAuth"}}},
-	"Profile.validity":             {"pattern": durationPattern, "examples": []string{"8760h0m0s"}},
-	"Profile.backdate":             {"pattern": durationPattern, "examples": []string{"1h0m0s"}},
+	"*.csr":                              {"description": "certification request (PKCS #10, RFC 2986), PEM", "maxLength": 16 << 10, "examples": []string{exampleCSR}},
+	"RenewalRequest.csr":                 {"description": "certification request for the new key, PEM; the key is kept when missing", "maxLength": 16 << 10, "examples": []string{exampleCSR}},
+	"*.pem":                              {"description": "PEM", "examples": []string{exampleCertificate}},
+	"Enrollment.chain":                   {"examples": []string{exampleCertificate + exampleCertificate}},
+	"BatchResult.chain":                  {"examples": []string{exampleCertificate + exampleCertificate}},
+	"*.sha256":                           {"pattern": "^[0-9a-f]{64}$", "examples": []string{exampleSHA256}},
+	"*.subject":                          {"examples": []string{"CN=pump-0001"}},
+	"*.names":                            {"examples": [][]string{{"mqtt.example", "192.0.2.1"}}},
+	"NewBroker.names":                    {"type": []string{"array", "null"}, "description": "DNS names and IP addresses of its certificate, the URL's host among them; that host alone when missing", "maxItems": 100, "examples": [][]string{{"mqtt.example"}}},
+	"Issuer.crlDistributionPoints":       {"examples": [][]string{{"http://ca.example/crl/devices.crl"}}},
+	"ShardsRequest.shards":               {"minimum": 1, "maximum": 1024},
+	"*.site":                             {"description": "of the work order or broker: chooses the issuer, with the product", "pattern": "^[A-Za-z0-9._-]{0,64}$", "examples": []string{"hall-2"}},
+	"Issuer.site":                        {"description": "the site that it signs for alone; empty for any", "examples": []string{"hall-2"}},
+	"Issuer.product":                     {"description": "the product that it signs for alone; empty for any", "examples": []string{"pump"}},
+	"Issuer.domain":                      {"examples": []string{"fleet.example"}},
+	"Fetch.kind":                         {"enum": []string{"crl", "ocsp", "issuer"}},
+	"Fetch.result":                       {"examples": []string{"CRL 42, 0 entries, valid until 2026-12-05T08:30:00Z"}},
+	"Issuer.ocsp":                        {"examples": []string{"http://ca.example/ocsp"}},
+	"*.extendedKeyUsages":                {"description": "what the certificates authenticate as; what the holder needs when missing", "items": schema{"type": "string", "enum": []string{"clientAuth", "serverAuth"}}},
+	"*.validity":                         span("8760h0m0s"),
+	"*.backdate":                         span("1h0m0s"),
+	"*.jitter":                           span("216h0m0s"),
+	"*.renewBefore":                      span("1440h0m0s"),
+	"*.shelfLife":                        span("2160h0m0s"),
+	"*.dnsNames":                         {"maxItems": 20, "examples": [][]string{{"{{ .ID | lower }}.{{ .Product }}.fleet.example"}}},
+	"*.uris":                             {"maxItems": 20, "examples": [][]string{{"spiffe://fleet.example/device/{{ .ID }}"}}},
+	"*.allowedDomains":                   {"description": "every DNS name is one of these or below it; any when missing", "maxItems": 20, "examples": [][]string{{"fleet.example"}}},
+	"*.allowedNetworks":                  {"description": "every IP address is in one of these; any when missing", "maxItems": 20, "examples": [][]string{{"192.0.2.0/24"}}},
+	"*.maxActive":                        {"minimum": 0, "maximum": 1000},
+	"Profile.issuer":                     identifier("device", "id of the issuer that signs; the newest active one of the purpose when missing"),
+	"LintedProfile.issuer":               identifier("device", "id of the issuer that signs; the newest active one of the purpose when missing"),
+	"SubjectTemplate.organization":       {"examples": []string{"Fleet Works"}},
+	"SubjectTemplate.organizationalUnit": {"examples": []string{"{{ .Product }}"}},
+	"SubjectTemplate.country":            {"examples": []string{"DE"}},
+	"SubjectTemplate.province":           {"examples": []string{"Bavaria"}},
+	"SubjectTemplate.locality":           {"examples": []string{"{{ .Attributes.site }}"}},
+	"SubjectTemplate.serialNumber":       {"examples": []string{"{{ .Attributes.unit }}"}},
+	"Profile.subject":                    {"description": "beside the common name, which is the holder's id"},
+	"LintedProfile.subject":              {"description": "beside the common name, which is the holder's id"},
+	"ProfileVersion.profile":             {"description": "as it was applied"},
+	"NewProfileVersion.profile":          {"description": "as it shall be"},
+	"ProfileChange.field":                {"examples": []string{"validity"}},
+	"ProfileChange.before":               {"examples": []string{"8760h0m0s"}},
+	"ProfileChange.after":                {"examples": []string{"4320h0m0s"}},
+	"ProfileFinding.field":               {"examples": []string{"validity"}},
+	"ProfileFinding.message":             {"examples": []string{"a certificate may be dead before the first power-up: it lives 60 days, and a unit may lie for 90 days"}},
+	"ProfileFinding.hint":                {"examples": []string{"make the validity longer than the shelf life"}},
+	"ProfileRefusal.reason":              {"examples": []string{"csr: profile device certifies no key of kind RSA-2048"}},
+	"ProfileRefusal.holders":             {"description": "some of them", "examples": [][]string{{"pump-0001"}}},
+	"ProfileVersion.actor":               {"description": "who applied it; empty for a built-in one", "examples": []string{"user:eve"}},
+	"ProfilePlan.before":                 {"examples": []string{"Certificate:\n    Data:\n        Version: 3 (0x2)\n"}},
+	"ProfilePlan.after":                  {"examples": []string{"Certificate:\n    Data:\n        Version: 3 (0x2)\n"}},
+	"*.warnings":                         {"examples": [][]string{{"the certificate expires on 2026-12-31, and a unit may lie for 90 days before its first power-up: it would come up with an expired certificate"}}},
 
 	// Requests.
 	"*.token":                  {"description": "secret of an enrollment token, fce_...: the credential of those who have no other", "examples": []string{exampleToken}},
@@ -120,7 +154,7 @@ var facts = map[string]schema{
 	"Endpoint.clientId":    {"description": "MQTT client identifier to use", "examples": []string{"pump-0001"}},
 	"Endpoint.topicPrefix": {"description": "that the device's topics begin with", "examples": []string{"devices/pump-0001/"}},
 	"Renewal.url":          {"description": "to POST to, with the client certificate", "examples": []string{"https://ca.example:9443/api/v1/renewals"}},
-	"Renewal.after":        {"description": "from when on to ask: at about two thirds of the certificate's life"},
+	"Renewal.after":        {"description": "from when on to ask: as the profile says, or at about two thirds of the certificate's life"},
 	"Index.links":          {"examples": []schema{{"devices": basePath + "/devices"}}},
 
 	// What is followed step by step.
@@ -229,6 +263,8 @@ const (
 
 	// durationPattern is how Go writes one, and how requests give one.
 	durationPattern = `^([0-9.]+(ns|us|µs|ms|s|m|h))+$`
+	// spanPattern allows whole days, too.
+	spanPattern = `^(([0-9.]+(ns|us|µs|ms|s|m|h))+|[0-9]{1,5}d)$`
 )
 
 // replaces, in a fact, says that it stands for what the type gives, not beside.
@@ -243,6 +279,11 @@ func identifier(example, description string) schema {
 		s["description"] = description
 	}
 	return s
+}
+
+// span is a duration of a profile.
+func span(example string) schema {
+	return schema{"pattern": spanPattern, "examples": []string{example, "90d"}}
 }
 
 func serialOrNone(description string) schema {

@@ -13,9 +13,10 @@ type certificateForm struct {
 	SerialNumber ca.SerialNumber `json:"serialNumber"`
 	SHA256       string          `json:"sha256"`              // of the DER
 	Subject      string          `json:"subject"`             // distinguished name, RFC 4514
-	Names        []string        `json:"names"`               // subject alternative names: DNS names, then IP addresses
+	Names        []string        `json:"names"`               // subject alternative names: DNS names, IP addresses, then URIs
 	Issuer       string          `json:"issuer"`              // id of the issuer
 	Profile      string          `json:"profile"`             // that it was issued by
+	Version      int64           `json:"profileVersion"`      // of the profile, at that time
 	Status       ca.Status       `json:"status"`              // when this was answered
 	Reason       ca.Reason       `json:"reason,omitempty"`    // missing while the status is good
 	RevokedAt    *time.Time      `json:"revokedAt,omitempty"` // of the hold or revocation; missing while the status is good
@@ -26,20 +27,9 @@ type certificateForm struct {
 	PEM          string          `json:"pem"`              // the certificate alone
 }
 
-// A profileForm is the JSON of a ca.Profile, which marshals itself.
-type profileForm struct {
-	Name        string        `json:"name"`
-	Purpose     ca.Purpose    `json:"issuerPurpose"` // of the issuer that signs it
-	Holder      ca.HolderKind `json:"holder"`        // what its certificates identify
-	ExtKeyUsage []string      `json:"extendedKeyUsages"`
-	Validity    string        `json:"validity"` // from notBefore to notAfter at most, as Go writes durations
-	Backdate    string        `json:"backdate"` // how far back notBefore lies, for clocks that are wrong
-}
-
 // forms are the types whose JSON is not what their fields say.
 var forms = map[reflect.Type]reflect.Type{
 	reflect.TypeFor[ca.Certificate](): reflect.TypeFor[certificateForm](),
-	reflect.TypeFor[ca.Profile]():     reflect.TypeFor[profileForm](),
 }
 
 // examples are bodies of requests: what each call is mostly made with.
@@ -71,6 +61,8 @@ var examples = map[reflect.Type]any{
 	reflect.TypeFor[enroll.NewRenewalLink]():     enroll.NewRenewalLink{ExpiresIn: "8h"},
 	reflect.TypeFor[enroll.Bulk]():               enroll.Bulk{Action: enroll.BulkRevoke, Reason: string(ca.ReasonKeyCompromise), Query: "group:hall-2", Fingerprint: exampleSHA256},
 	reflect.TypeFor[enroll.NewToken]():           enroll.NewToken{DeviceID: "pump-0001", ExpiresIn: "8h"},
+	reflect.TypeFor[enroll.NewProfileVersion](): enroll.NewProfileVersion{BaseVersion: new(int64(1)), Profile: ca.ProfileForm{
+		Name: "device", Validity: "180d", Jitter: "9d", RenewBefore: "60d", Keys: []ca.KeyAlgorithm{ca.KeyP256, ca.KeyEd25519}, MaxActive: 2}},
 }
 
 // Texts of examples. They show the shape and are of no use.

@@ -67,6 +67,8 @@ var kinds = map[ca.Kind]kindRow{
 	enroll.KindExpired:          {status: http.StatusUnprocessableEntity, title: "Certificate expired"},
 	enroll.KindQuotaReached:     {status: http.StatusUnprocessableEntity, title: "Quota reached"},
 	enroll.KindOrderClosed:      {status: http.StatusUnprocessableEntity, title: "Work order closed"},
+	enroll.KindCertificateLimit: {status: http.StatusUnprocessableEntity, title: "Too many certificates"},
+	enroll.KindRefusedProfile:   {status: http.StatusUnprocessableEntity, title: "Profile refused"},
 	enroll.KindDeviceRevoked:    {status: http.StatusUnprocessableEntity, title: "Device revoked"},
 	enroll.KindDeviceHeld:       {status: http.StatusUnprocessableEntity, title: "Device on hold"},
 	enroll.KindNotPublished:     {status: http.StatusUnprocessableEntity, title: "Issuer is not published"},

@@ -18,7 +18,7 @@ const (
 
 // routes is the table of calls: the REST contract, and who may make them.
 func routes() []Route {
-	return slices.Concat(deviceRoutes(), lifeRoutes(), bulkRoutes(), brokerRoutes(), orderRoutes(), ledgerRoutes(), manufacturerRoutes(), accountRoutes(), overviewRoutes())
+	return slices.Concat(deviceRoutes(), lifeRoutes(), bulkRoutes(), brokerRoutes(), orderRoutes(), ledgerRoutes(), manufacturerRoutes(), profileRoutes(), accountRoutes(), overviewRoutes())
 }
 
 // deviceRoutes are the calls for devices, the index before them.
@@ -35,7 +35,7 @@ func deviceRoutes() []Route {
 		{Name: "enrollBatch", Method: post, Pattern: "/enrollments/batch", Rule: may(enroll.MayEnroll),
 			Doc: "Enrolls many devices: a line of JSON each, answered as each is done.", endpoint: streams[BatchItem, BatchResult]((*API).postEnrollmentBatch)},
 		{Name: "renewDevice", Method: post, Pattern: "/renewals", Rule: Rule{Holders: []ca.HolderKind{ca.HolderDevice}}, Status: created, Creates: true, Chain: true, NoBody: true, At: "/certificates/{serial}",
-			Kinds: append(csrKinds(), enroll.KindExpired, ca.KindRevoked),
+			Kinds: append(csrKinds(), enroll.KindExpired, ca.KindRevoked, enroll.KindCertificateLimit),
 			Doc:   "Renews the device certificate that the connection was made with; with a csr, to its new key.", endpoint: takes((*API).postRenewal)},
 
 		{Name: "listDevices", Method: get, Pattern: "/devices", Rule: everyone, Filters: deviceFilters,
@@ -188,8 +188,6 @@ func ledgerRoutes() []Route {
 		{Name: "setCRLShards", Method: post, Pattern: "/issuers/{id}/crl-shards", Rule: may(enroll.MayAdminister),
 			Kinds: []ca.Kind{ca.KindIssuerInactive},
 			Doc:   "Spreads an issuer's new certificates over a number of CRLs. Those of before stay on the CRL that they name.", endpoint: takes((*API).postCRLShards)},
-		{Name: "listProfiles", Method: get, Pattern: "/profiles", Rule: everyone,
-			Doc: "Lists the profiles of certificates.", endpoint: lists((*API).listProfiles)},
 		{Name: "listCRLs", Method: get, Pattern: "/crls", Rule: everyone,
 			Doc: "Lists each issuer's newest CRL.", endpoint: lists((*API).listCRLs)},
 		{Name: "getTrustBundle", Method: get, Pattern: "/trust-bundle", Rule: public,
@@ -221,6 +219,24 @@ func manufacturerRoutes() []Route {
 			Doc:   "Adds lines to a manufacturer's manifest, all or none. Those that are there just so are no mistake.", endpoint: takes((*API).postManifest)},
 		{Name: "removeManifest", Method: post, Pattern: "/manufacturers/{id}/manifest/removal", Rule: may(enroll.MayRegister),
 			Doc: "Takes devices off a manufacturer's manifest.", endpoint: takes((*API).postManifestRemoval)},
+	}
+}
+
+// profileRoutes are the calls about what certificates look like.
+func profileRoutes() []Route {
+	return []Route{
+		{Name: "listProfiles", Method: get, Pattern: "/profiles", Rule: everyone,
+			Doc: "Lists the profiles of certificates, each in the version that is in force.", endpoint: lists((*API).listProfiles)},
+		{Name: "getProfile", Method: get, Pattern: "/profiles/{name}", Rule: everyone,
+			Doc: "A profile in the version that is in force, with what the linter says of it.", endpoint: gives((*API).getProfile)},
+		{Name: "listProfileVersions", Method: get, Pattern: "/profiles/{name}/versions", Rule: everyone,
+			Doc: "Lists the versions of a profile, newest first, the built-in one last.", endpoint: lists((*API).listProfileVersions)},
+		{Name: "planProfile", Method: post, Pattern: "/profiles/{name}/plan", Rule: may(enroll.MayShape),
+			Kinds: []ca.Kind{ca.KindProfile, ca.KindNameNotAllowed},
+			Doc:   "What another version of a profile would do: fields that change, certificates and work orders concerned, what would be refused that is not, a sample certificate before and after.", endpoint: takes((*API).postProfilePlan)},
+		{Name: "applyProfile", Method: post, Pattern: "/profiles/{name}/versions", Rule: may(enroll.MayShape), Status: created, Creates: true, At: "/profiles/{name}",
+			Kinds: []ca.Kind{ca.KindProfile, ca.KindNameNotAllowed, enroll.KindRefusedProfile},
+			Doc:   "Makes another version of a profile the one in force, where the version that it begins with still is.", endpoint: takes((*API).postProfileVersion)},
 	}
 }
 

@@ -101,6 +101,10 @@ func componentName(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[enroll.IssuerView]():
 		return "Issuer"
+	case t == reflect.TypeFor[ca.ProfileForm]():
+		return "Profile"
+	case t == reflect.TypeFor[ProfileAnswer]():
+		return "LintedProfile"
 	case t == reflect.TypeFor[ca.Status]():
 		return "CertificateStatus"
 	case t.PkgPath() == reflect.TypeFor[mqtts.Report]().PkgPath() && !strings.HasPrefix(t.Name(), "Report"):
@@ -178,7 +182,7 @@ func (c *catalog) fields(t reflect.Type, name string, yield func(property string
 		if !f.IsExported() || property == "-" || property == "" {
 			continue
 		}
-		omitted := strings.Contains(options, "omitempty")
+		omitted := strings.Contains(options, "omitempty") || strings.Contains(options, "omitzero")
 		s := c.of(f.Type)
 		if nullable[name+"."+property] {
 			s = schema{"anyOf": []schema{s, {"type": "null"}}}

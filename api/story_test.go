@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -60,7 +61,7 @@ func orderAndToken(t *testing.T, f *fleet, id string) string {
 		t.Fatal(err)
 	}
 	again, err := factory.CreateWorkOrder(ctx, enroll.NewWorkOrder{ID: id, Product: "pump", Quantity: 2}, client.IdempotencyKey("order "+id))
-	if err != nil || *again != *order {
+	if err != nil || !reflect.DeepEqual(again, order) {
 		t.Errorf("the same order again: %+v, %v", again, err)
 	}
 	_, err = factory.CreateWorkOrder(ctx, enroll.NewWorkOrder{ID: id, Product: "pump", Quantity: 3}, client.IdempotencyKey("order "+id))

@@ -11,7 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -145,12 +147,15 @@ func (a *Authority) RetryKeys(ctx context.Context) {
 // from the certification request (I9).
 type Order struct {
 	Profile    string
-	IssuerID   string // who signs; empty for the profile's most specific active issuer, the newest of several
-	Shard      *int   // of the issuer's CRLs; nil for one by the serial number
+	Version    *Profile // of Profile, the version in force; the built-in one when nil
+	IssuerID   string   // who signs; empty for the profile's, or else its most specific active issuer, the newest of several
+	Shard      *int     // of the issuer's CRLs; nil for one by the serial number
 	Holder     Holder
 	CommonName string
 	DNSNames   []string
 	IPs        []net.IP
+	URIs       []*url.URL
+	Facts      NameFacts // what the profile's templates are filled in with
 	PublicKey  crypto.PublicKey
 	KeySHA256  string // of PublicKey's SubjectPublicKeyInfo, lower-case hex
 	// Product and Site choose the issuer, and name devices under one with a domain.
@@ -158,6 +163,19 @@ type Order struct {
 	// Claim returns what is committed with the certificate, for the record it
 	// is handed, which holds no bytes to serve yet (DER is empty).
 	Claim func(Certificate) any
+
+	subject pkix.Name // as the profile says; see Profile.named
+}
+
+// profile returns the version of the profile that the order is for.
+func (o *Order) profile() (*Profile, error) {
+	if o.Version == nil {
+		return ProfileNamed("profile", o.Profile)
+	}
+	if o.Version.Name != o.Profile {
+		return nil, fmt.Errorf("an order for profile %s comes with a version of %s", o.Profile, o.Version.Name)
+	}
+	return o.Version, nil
 }
 
 // Issue checks, signs, records, and returns the recorded certificate (design
@@ -165,11 +183,11 @@ type Order struct {
 // KindWeakKey, KindBlockedKey, KindClock, KindKey, and whatever the Ledger's
 // Commit refuses with.
 func (a *Authority) Issue(ctx context.Context, o Order) (*Certificate, error) {
-	profile, err := ProfileNamed("profile", o.Profile)
+	profile, err := o.profile()
 	if err != nil {
 		return nil, err
 	}
-	if err := a.checkOrder(profile, o); err != nil {
+	if o, err = a.checkOrder(profile, o); err != nil {
 		return nil, err
 	}
 	now, err := a.now()
@@ -198,21 +216,26 @@ func (a *Authority) Issue(ctx context.Context, o Order) (*Certificate, error) {
 	return &record, nil
 }
 
-// checkOrder holds an order against what no policy may override.
-func (a *Authority) checkOrder(p *Profile, o Order) error {
+// checkOrder holds an order against its profile, and against what no profile
+// may override. It returns it with the names that the profile gives.
+func (a *Authority) checkOrder(p *Profile, o Order) (Order, error) {
 	if p.Holder != o.Holder.Kind || o.Holder.ID == "" {
-		return Errorf(KindProfile, "profile", "", "profile %s is for a %s, not for %s", p.Name, p.Holder, o.Holder)
+		return o, Errorf(KindProfile, "profile", "", "profile %s is for a %s, not for %s", p.Name, p.Holder, o.Holder)
+	}
+	o, err := p.named(o)
+	if err != nil {
+		return o, err
 	}
 	if err := checkNames(o); err != nil {
-		return err
+		return o, err
 	}
 	if err := checkKey("csr", o.PublicKey); err != nil {
-		return err
+		return o, err
 	}
 	if a.ownsKey(o.KeySHA256) {
-		return Errorf(KindBlockedKey, "csr", "make a key of your own", "this key is one of the authority's own")
+		return o, Errorf(KindBlockedKey, "csr", "make a key of your own", "this key is one of the authority's own")
 	}
-	return nil
+	return o, p.checkKey(o.PublicKey)
 }
 
 // now returns the time, unless the clock went backwards (I7).
@@ -237,17 +260,18 @@ func (a *Authority) now() (time.Time, error) {
 
 // signerFor returns the issuer that signs an order.
 func (a *Authority) signerFor(p *Profile, o Order, now time.Time) (*signer, error) {
-	if o.IssuerID == "" {
+	id := cmp.Or(o.IssuerID, p.IssuerID)
+	if id == "" {
 		return a.activeFor(p.Purpose, o.Product, o.Site, now)
 	}
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	if err := a.unusable[o.IssuerID]; err != nil {
+	if err := a.unusable[id]; err != nil {
 		return nil, err
 	}
-	s, ok := a.issuers[o.IssuerID]
+	s, ok := a.issuers[id]
 	if !ok || s.cas == nil || p.Purpose != "" && (s.Purpose != p.Purpose || s.State != IssuerActive) || now.Before(s.notBefore) || !now.Before(s.notAfter) {
-		return nil, Errorf(KindIssuerInactive, "profile", "GET /api/v1/issuers shows their states", "issuer %.64q does not sign for profile %s", o.IssuerID, p.Name)
+		return nil, Errorf(KindIssuerInactive, "profile", "GET /api/v1/issuers shows their states", "issuer %.64q does not sign for profile %s", id, p.Name)
 	}
 	return s, nil
 }
@@ -317,10 +341,10 @@ func forWhat(product, site string) string {
 }
 
 // named returns the order with the names that the issuer's domain gives a
-// holder that is no host: under a name constraint OpenSSL takes the common name
+// holder that is no host, where its profile gives none: under a name constraint OpenSSL takes the common name
 // of a certificate without DNS names for one, and refuses it.
 func (s *signer) named(o Order) (Order, error) {
-	if s.Domain == "" || o.Holder.Kind == HolderBroker || o.Holder.Kind == HolderServer {
+	if s.Domain == "" || len(o.DNSNames) > 0 || o.Holder.Kind == HolderBroker || o.Holder.Kind == HolderServer {
 		return o, nil
 	}
 	name := s.memberName(o.CommonName, cmp.Or(o.Product, s.Product), cmp.Or(o.Site, s.Site))
@@ -332,18 +356,20 @@ func (s *signer) named(o Order) (Order, error) {
 	return o, nil
 }
 
-// sign makes and signs the certificate of an order, and holds what came out
-// against it (I3). The signature itself was verified by x509.CreateCertificate.
-func (s *signer) sign(p *Profile, o Order, serial SerialNumber, shard int, now time.Time) (*x509.Certificate, error) {
+// template returns what is signed for an order.
+func (s *signer) template(p *Profile, o Order, serial SerialNumber, shard int, now time.Time) *x509.Certificate {
 	notBefore := now.Add(-p.Backdate).Truncate(time.Second)
 	notAfter := notBefore.Add(p.Validity - time.Second) // both ends count (RFC 5280, 4.1.2.5)
 	if notAfter.After(s.notAfter) {
 		notAfter = s.notAfter
 	}
+	if p.Jitter > 0 { // earlier alone: never past the profile's lifetime or the issuer's
+		notAfter = notAfter.Add(-rand.N(p.Jitter)).Truncate(time.Second)
+	}
 	template := &x509.Certificate{
 		SerialNumber: serial.Int(),
-		Subject:      subjectFor(o),
-		DNSNames:     o.DNSNames, IPAddresses: o.IPs,
+		Subject:      o.subject,
+		DNSNames:     o.DNSNames, IPAddresses: o.IPs, URIs: o.URIs,
 		NotBefore: notBefore, NotAfter: notAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: p.ExtKeyUsage,
 		BasicConstraintsValid: true,
@@ -361,14 +387,21 @@ func (s *signer) sign(p *Profile, o Order, serial SerialNumber, shard int, now t
 		template.OCSPServer = nil
 		template.ExtraExtensions = []pkix.Extension{{Id: oidNoCheck, Value: asn1.NullBytes}}
 	}
+	return template
+}
+
+// sign makes and signs the certificate of an order, and holds what came out
+// against it (I3). The signature itself was verified by x509.CreateCertificate.
+func (s *signer) sign(p *Profile, o Order, serial SerialNumber, shard int, now time.Time) (*x509.Certificate, error) {
+	template := s.template(p, o, serial, shard, now)
 	res, err := s.cas.CreateCertificate(&apiv1.CreateCertificateRequest{Template: template, Lifetime: p.Validity})
 	if err != nil {
 		return nil, Errorf(KindKey, "", "look at the key store; nothing was released", "issuer %s cannot sign: %w", s.ID, err)
 	}
 	cert := res.Certificate
 	switch {
-	case SerialNumberOf(cert.SerialNumber) != serial, cert.IsCA, cert.Subject.CommonName != template.Subject.CommonName,
-		!slices.Equal(cert.DNSNames, o.DNSNames), !slices.EqualFunc(cert.IPAddresses, o.IPs, net.IP.Equal),
+	case SerialNumberOf(cert.SerialNumber) != serial, cert.IsCA, !sameSubject(cert.Subject, template.Subject),
+		!slices.Equal(cert.DNSNames, o.DNSNames), !slices.EqualFunc(cert.IPAddresses, o.IPs, net.IP.Equal), !sameURIs(cert.URIs, o.URIs),
 		cert.NotAfter.After(s.notAfter), cert.NotBefore.After(now),
 		hexSHA256(cert.RawSubjectPublicKeyInfo) != o.KeySHA256:
 		return nil, fmt.Errorf("sign certificate: what was signed is not what was ordered for %s", o.Holder)
@@ -383,11 +416,14 @@ func recordOf(s *signer, p *Profile, o Order, shard int, cert *x509.Certificate)
 	for _, ip := range cert.IPAddresses {
 		names = append(names, ip.String())
 	}
+	for _, uri := range cert.URIs {
+		names = append(names, uri.String())
+	}
 	return Certificate{
 		SerialNumber: SerialNumberOf(cert.SerialNumber), SHA256: hexSHA256(cert.Raw),
-		Subject: cert.Subject.String(), Names: names, IssuerID: s.ID, Profile: p.Name, Holder: o.Holder,
+		Subject: cert.Subject.String(), Names: names, IssuerID: s.ID, Profile: p.Name, ProfileVersion: p.Version, Holder: o.Holder,
 		Status: StatusGood, NotBefore: cert.NotBefore.UTC(), NotAfter: cert.NotAfter.UTC(),
-		KeySHA256: o.KeySHA256, CDP: s.CDP(shard), CRLShard: shard,
+		KeySHA256: o.KeySHA256, CDP: s.CDP(shard), CRLShard: shard, RenewFrom: p.renewFrom(cert.NotAfter),
 	}
 }
 

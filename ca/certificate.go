@@ -36,7 +36,7 @@ type Certificate struct {
 	SerialNumber SerialNumber
 	SHA256       string   // of the DER, lower-case hex
 	Subject      string   // distinguished name, RFC 4514
-	Names        []string // subject alternative names: DNS names, then IP addresses
+	Names        []string // subject alternative names: DNS names, IP addresses, then URIs
 	IssuerID     string
 	Profile      string
 	Holder       Holder
@@ -49,6 +49,9 @@ type Certificate struct {
 	CDP          string // the CRL distribution point written into it; empty for none
 	CRLShard     int    // of its issuer's CRLs, the one that it goes on
 	DER          []byte
+	// ProfileVersion is the version of the profile that it was issued under.
+	ProfileVersion int64
+	RenewFrom      time.Time // when the profile wants it renewed; zero for RenewAfter's own rule
 }
 
 // CRLScope returns what a CRL that lists the certificate speaks for.
@@ -69,10 +72,14 @@ func (c *Certificate) StatusAt(now time.Time) Status {
 	return c.Status
 }
 
-// RenewAfter returns when the holder should ask for its next certificate: at
-// two thirds of the validity, up to 5 % of it earlier, by the serial number,
-// so that a fleet enrolled at once does not renew at once.
+// RenewAfter returns when the holder should ask for its next certificate: when
+// its profile says, or else at two thirds of the validity, up to 5 % of it
+// earlier, by the serial number, so that a fleet enrolled at once does not renew
+// at once.
 func (c *Certificate) RenewAfter() time.Time {
+	if !c.RenewFrom.IsZero() {
+		return c.RenewFrom
+	}
 	life := c.NotAfter.Sub(c.NotBefore)
 	sum := sha256.Sum256([]byte(c.SerialNumber))
 	jitter := life / 20 * time.Duration(sum[0]) / 255
@@ -87,6 +94,7 @@ type certificateJSON struct {
 	Names        []string     `json:"names"`
 	Issuer       string       `json:"issuer"`
 	Profile      string       `json:"profile"`
+	Version      int64        `json:"profileVersion"`
 	Status       Status       `json:"status"`
 	Reason       Reason       `json:"reason,omitempty"`
 	RevokedAt    *time.Time   `json:"revokedAt,omitempty"`
@@ -101,7 +109,7 @@ type certificateJSON struct {
 func (c *Certificate) MarshalJSON() ([]byte, error) {
 	v := certificateJSON{
 		SerialNumber: c.SerialNumber, SHA256: c.SHA256, Subject: c.Subject, Names: c.Names,
-		Issuer: c.IssuerID, Profile: c.Profile, Status: c.StatusAt(time.Now()), Reason: c.Reason,
+		Issuer: c.IssuerID, Profile: c.Profile, Version: c.ProfileVersion, Status: c.StatusAt(time.Now()), Reason: c.Reason,
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, PEM: c.PEM(),
 	}
 	if v.Names == nil {
@@ -131,7 +139,7 @@ func (c *Certificate) UnmarshalJSON(b []byte) error {
 	}
 	*c = Certificate{
 		SerialNumber: v.SerialNumber, SHA256: v.SHA256, Subject: v.Subject, Names: v.Names,
-		IssuerID: v.Issuer, Profile: v.Profile, Status: v.Status, Reason: v.Reason,
+		IssuerID: v.Issuer, Profile: v.Profile, ProfileVersion: v.Version, Status: v.Status, Reason: v.Reason,
 		NotBefore: v.NotBefore, NotAfter: v.NotAfter, DER: block.Bytes,
 	}
 	if v.RevokedAt != nil {

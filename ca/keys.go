@@ -73,7 +73,7 @@ func testKey(key crypto.Signer, public crypto.PublicKey) error {
 	return nil
 }
 
-// A KeyAlgorithm is what kind of key is made.
+// A KeyAlgorithm is a kind of key, with its size.
 type KeyAlgorithm string
 
 // The kinds of keys that are made for roots and issuers.

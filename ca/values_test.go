@@ -127,7 +127,7 @@ func TestProfilesInTheirRESTForm(t *testing.T) {
 		t.Fatal(err)
 	}
 	text, err := json.Marshal(p)
-	const want = `{"name":"device","issuerPurpose":"device","holder":"device","extendedKeyUsages":["clientAuth"],"validity":"8760h0m0s","backdate":"1h0m0s"}`
+	const want = `{"name":"device","version":1,"issuerPurpose":"device","holder":"device","extendedKeyUsages":["clientAuth"],"validity":"8760h0m0s","backdate":"1h0m0s"}`
 	if err != nil || string(text) != want {
 		t.Errorf("%s, %v", text, err)
 	}

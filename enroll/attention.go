@@ -310,7 +310,7 @@ func (s *Service) attentionToOrders(ctx context.Context, _ time.Time) ([]Attenti
 // attentionToLeaves tells of devices that should have renewed: they do at two
 // thirds of a certificate's life.
 func (s *Service) attentionToLeaves(ctx context.Context, now time.Time) ([]Attention, error) {
-	profile, err := deviceProfile("device")
+	profile, err := s.profile(ctx, defaultProfile)
 	if err != nil {
 		return nil, err
 	}

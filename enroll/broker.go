@@ -228,7 +228,7 @@ func (s *Service) IssueBroker(ctx context.Context, c Call, id, csr string) (*Enr
 	if err != nil {
 		return nil, err
 	}
-	return s.enrollment(ctx, cert, false)
+	return s.enrollment(ctx, cert, nil, false)
 }
 
 // issueBroker issues for a parsed request; *Replay when that was done before.
@@ -247,12 +247,17 @@ func (s *Service) issueBroker(ctx context.Context, c Call, b *Broker, request *c
 	if err := s.checkBlocked(ctx, request.KeySHA256); err != nil {
 		return nil, err
 	}
+	read := s.beginProfile(ctx, brokerProfile)
 	holder := ca.Holder{Kind: ca.HolderBroker, ID: b.ID}
 	if err := s.store.CheckClaim(ctx, &claim, holder, request.KeySHA256); err != nil {
 		return nil, err
 	}
+	profile, err := read(ctx)
+	if err != nil {
+		return nil, err
+	}
 	order := ca.Order{
-		Profile: "broker", Holder: holder, CommonName: b.Names[0], PublicKey: request.PublicKey, KeySHA256: request.KeySHA256,
+		Profile: profile.Name, Version: profile, Holder: holder, CommonName: b.Names[0], Facts: ca.NameFacts{ID: b.ID}, PublicKey: request.PublicKey, KeySHA256: request.KeySHA256,
 		Product: b.Product, Site: b.Site,
 		Claim: func(cert ca.Certificate) any {
 			claim.Event = s.issueEvent(c.Principal.Name, "broker.issue", "broker:"+b.ID, cert, nil)

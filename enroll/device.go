@@ -31,7 +31,7 @@ func (s *Service) CreateDevice(ctx context.Context, c Call, n NewDevice) (*Devic
 		return nil, err
 	}
 	if n.WorkOrder != "" {
-		if _, _, err := s.profileFor(ctx, n.WorkOrder, ""); err != nil {
+		if _, err := s.profileFor(ctx, n.WorkOrder, ""); err != nil {
 			return nil, err
 		}
 	}

@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -40,7 +41,8 @@ type Enrollment struct {
 	TrustBundle TrustBundle     `json:"trustBundle"`
 	Broker      *Endpoint       `json:"broker,omitempty"`
 	Renewal     *Renewal        `json:"renewal,omitempty"`
-	Replayed    bool            `json:"-"` // given before: nothing was issued by this call
+	Warnings    []string        `json:"warnings,omitempty"` // for people: what the certificate may surprise with
+	Replayed    bool            `json:"-"`                  // given before: nothing was issued by this call
 }
 
 // An Endpoint is the broker a device connects to.
@@ -80,7 +82,7 @@ func (s *Service) enrollDevice(ctx context.Context, c Call, r EnrollRequest, ord
 	}
 	cert, err := s.issueFor(ctx, e)
 	if err == nil {
-		return s.enrollment(ctx, cert, false)
+		return s.enrollment(ctx, cert, e.used, false)
 	}
 	if first, ok := errors.AsType[*Replay](err); ok {
 		return s.replayedEnrollment(ctx, first)
@@ -97,7 +99,10 @@ func (s *Service) enrollDevice(ctx context.Context, c Call, r EnrollRequest, ord
 type enrolling struct {
 	deviceID string
 	request  *ca.Request
-	profile  *ca.Profile
+	profile  profileRead
+	used     *ca.Profile  // that was issued by; nil before
+	facts    ca.NameFacts // what is known of the device so far
+	renewed  *Device      // a renewal's, as it was read; nil for an enrollment
 	actor    string
 	born     *IDevID // the manufacturer's certificate it came with, if any
 	claim    Claim
@@ -152,7 +157,7 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 	if err := c.Principal.mayServe(order); err != nil {
 		return nil, err
 	}
-	profile, place, err := s.enrolledProfile(ctx, renews, renewed, order, r.Profile)
+	profile, err := s.enrolledProfile(ctx, renews, renewed, order, r.Profile)
 	if err != nil {
 		return nil, err
 	}
@@ -164,8 +169,9 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 	if err := checkDeviceNames(request, r.DeviceID); err != nil {
 		return nil, err
 	}
-	e := &enrolling{deviceID: r.DeviceID, request: request, profile: profile, actor: c.Principal.Name, place: place}
-	sum, err := requestHash(r, order, profile.Name, request)
+	e := &enrolling{deviceID: r.DeviceID, request: request, profile: profile.read, actor: c.Principal.Name, place: profile.place}
+	e.facts = ca.NameFacts{ID: r.DeviceID, WorkOrder: order, Attributes: r.Attributes}
+	sum, err := requestHash(r, order, profile.name, request)
 	if err != nil {
 		return nil, err
 	}
@@ -194,9 +200,15 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 	return e, nil
 }
 
-// enrolledProfile returns the profile and the place of an enrollment: the first,
-// or again.
-func (s *Service) enrolledProfile(ctx context.Context, renews bool, device, order, asked string) (*ca.Profile, place, error) {
+// An askedProfile is the profile of an enrollment, by what admits it.
+type askedProfile struct {
+	name  string
+	place // of the work order
+	read  profileRead
+}
+
+// enrolledProfile returns the profile of an enrollment: the first, or again.
+func (s *Service) enrolledProfile(ctx context.Context, renews bool, device, order, asked string) (*askedProfile, error) {
 	if renews {
 		return s.renewedProfile(ctx, device, asked)
 	}
@@ -225,32 +237,42 @@ func (s *Service) tokenOf(ctx context.Context, c *Call, r EnrollRequest) (*Enrol
 	return token, nil
 }
 
-// profileFor returns the profile of an enrollment, the work order's or device,
-// and its place.
-func (s *Service) profileFor(ctx context.Context, order, asked string) (*ca.Profile, place, error) {
-	profile, at := "device", place{}
-	if order != "" {
-		o, err := s.readOrder(ctx, order)
-		if isKind(err, ca.KindNotFound) {
-			return nil, at, ca.Errorf(ca.KindNotFound, "workOrder", "GET /api/v1/work-orders lists them", "there is no work order %.64q", order)
-		}
-		if err != nil {
-			return nil, at, err
-		}
-		profile, at = o.Profile, o.place()
-		if asked != "" && asked != profile {
-			return nil, at, ca.Errorf(ca.KindProfile, "profile", "leave profile out", "work order %s is for profile %s", order, profile)
-		}
-	} else if asked != "" {
-		profile = asked
-	}
-	p, err := deviceProfile(profile)
-	return p, at, err
+// A profiledOrder is a work order, and the newest stored version of its profile.
+type profiledOrder struct {
+	*WorkOrder
+	stored *StoredProfile
 }
 
-// readOrder reads a work order, together with others who read it now.
-func (s *Service) readOrder(ctx context.Context, id string) (*WorkOrder, error) {
-	return s.orders.get(ctx, id, func(ctx context.Context) (*WorkOrder, error) { return s.store.WorkOrder(ctx, id) })
+// orderOf returns a work order with its profile, by one read that is shared.
+func (s *Service) orderOf(ctx context.Context, id string) (profiledOrder, error) {
+	o, err := s.orders.get(ctx, id, func(ctx context.Context) (profiledOrder, error) {
+		o, stored, err := s.store.ProfiledOrder(ctx, id)
+		return profiledOrder{o, stored}, err
+	})
+	if isKind(err, ca.KindNotFound) {
+		return o, ca.Errorf(ca.KindNotFound, "workOrder", "GET /api/v1/work-orders lists them", "there is no work order %.64q", id)
+	}
+	return o, err
+}
+
+// profileFor returns the profile of an enrollment: the work order's, or device.
+func (s *Service) profileFor(ctx context.Context, order, asked string) (*askedProfile, error) {
+	if order == "" {
+		name := cmp.Or(asked, defaultProfile)
+		return &askedProfile{name: name, read: s.beginDeviceProfile(ctx, name)}, nil
+	}
+	o, err := s.orderOf(ctx, order)
+	if err != nil {
+		return nil, err
+	}
+	if asked != "" && asked != o.Profile {
+		return nil, ca.Errorf(ca.KindProfile, "profile", "leave profile out", "work order %s is for profile %s", order, o.Profile)
+	}
+	profile, err := forDevices(s.inForce(o.Profile, o.stored))
+	if err != nil {
+		return nil, err
+	}
+	return &askedProfile{name: o.Profile, place: o.place(), read: func(context.Context) (*ca.Profile, error) { return profile, nil }}, nil
 }
 
 // placeOf returns the place of a device: of the work order that it was built
@@ -259,7 +281,7 @@ func (s *Service) placeOf(ctx context.Context, d *Device) (place, error) {
 	if d.WorkOrder == "" {
 		return place{}, nil
 	}
-	o, err := s.readOrder(ctx, d.WorkOrder)
+	o, err := s.orderOf(ctx, d.WorkOrder)
 	if isKind(err, ca.KindNotFound) {
 		return place{}, nil
 	}
@@ -331,7 +353,7 @@ func (s *Service) again(ctx context.Context, e *enrolling, action string, cert *
 			return nil, err
 		}
 	}
-	return s.enrollment(ctx, cert, true)
+	return s.enrollment(ctx, cert, nil, true)
 }
 
 // sameOrder reports whether a device is the work order's that it enrolls for
@@ -359,7 +381,7 @@ func (s *Service) replayedEnrollment(ctx context.Context, r *Replay) (*Enrollmen
 	if err != nil {
 		return nil, fmt.Errorf("the certificate issued before: %w", err)
 	}
-	return s.enrollment(ctx, cert, true)
+	return s.enrollment(ctx, cert, nil, true)
 }
 
 // issueFor signs and records.
@@ -371,8 +393,18 @@ func (s *Service) issueFor(ctx context.Context, e *enrolling) (*ca.Certificate, 
 			return nil, err
 		}
 	}
+	profile, err := e.profile(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e.used = profile
+	if profile.Templated() {
+		if err := s.completeFacts(ctx, e); err != nil {
+			return nil, err
+		}
+	}
 	cert, err := s.ca.Issue(ctx, ca.Order{
-		Profile: e.profile.Name, Holder: holder, CommonName: e.deviceID,
+		Profile: profile.Name, Version: profile, Holder: holder, CommonName: e.deviceID, Facts: e.facts,
 		PublicKey: e.request.PublicKey, KeySHA256: e.request.KeySHA256,
 		Product: e.place.product, Site: e.place.site,
 		Claim: func(cert ca.Certificate) any {
@@ -423,6 +455,33 @@ func (c *caution) is(now time.Time) bool { return now.UnixNano() < c.until.Load(
 
 func (c *caution) take(now time.Time) { c.until.Store(now.Add(cautious).UnixNano()) }
 
+// completeFacts adds what is known of a device already to what its profile's
+// templates are filled in with.
+func (s *Service) completeFacts(ctx context.Context, e *enrolling) error {
+	d := e.renewed
+	e.facts.Product, e.facts.Site = e.place.product, e.place.site
+	if d == nil {
+		known, err := s.store.Device(ctx, e.deviceID)
+		switch {
+		case isKind(err, ca.KindNotFound):
+			return nil // it is a new one
+		case err != nil:
+			return err
+		}
+		d = known
+	}
+	e.facts.Group = d.Group
+	if e.facts.Attributes == nil {
+		e.facts.Attributes = d.Attributes
+	}
+	if e.facts.WorkOrder != "" {
+		return nil
+	}
+	at, err := s.placeOf(ctx, d)
+	e.facts.WorkOrder, e.facts.Product, e.facts.Site = d.WorkOrder, at.product, at.site
+	return err
+}
+
 // checkBlocked refuses the key of a certificate that was revoked for
 // keyCompromise (I8).
 func (s *Service) checkBlocked(ctx context.Context, keySHA256 string) error {
@@ -436,7 +495,7 @@ func (s *Service) checkBlocked(ctx context.Context, keySHA256 string) error {
 // issueEvent is the audit event of an issuance.
 func (s *Service) issueEvent(actor, action, subject string, cert ca.Certificate, more map[string]any) Event {
 	detail := map[string]any{
-		"serialNumber": cert.SerialNumber, "profile": cert.Profile, "issuer": cert.IssuerID,
+		"serialNumber": cert.SerialNumber, "profile": cert.Profile, "profileVersion": cert.ProfileVersion, "issuer": cert.IssuerID,
 		"names": cert.Names, "notAfter": cert.NotAfter, "keySha256": cert.KeySHA256,
 	}
 	for k, v := range more {
@@ -447,8 +506,9 @@ func (s *Service) issueEvent(actor, action, subject string, cert ca.Certificate,
 	return newEvent(s.now(), actor, action, subject, detail)
 }
 
-// enrollment returns the answer for a recorded certificate.
-func (s *Service) enrollment(ctx context.Context, cert *ca.Certificate, replayed bool) (*Enrollment, error) {
+// enrollment returns the answer for a recorded certificate; profile is the
+// version that it was issued under, looked up when nil.
+func (s *Service) enrollment(ctx context.Context, cert *ca.Certificate, profile *ca.Profile, replayed bool) (*Enrollment, error) {
 	e := &Enrollment{
 		Certificate: cert, Chain: cert.PEM() + ca.EncodeChain(s.ca.Chain(cert.IssuerID)...),
 		TrustBundle: s.trustBundle(), Replayed: replayed,
@@ -457,6 +517,16 @@ func (s *Service) enrollment(ctx context.Context, cert *ca.Certificate, replayed
 		return e, nil
 	}
 	e.DeviceID = cert.Holder.ID
+	if profile == nil {
+		var err error
+		if profile, err = s.profileOf(ctx, cert); err != nil {
+			return nil, fmt.Errorf("the profile of certificate %s: %w", cert.SerialNumber, err)
+		}
+	}
+	// As of the issuance: a replay answers the same.
+	if warning := profile.ShelfWarning(cert.NotBefore.Add(profile.Backdate), cert.NotAfter); warning != "" {
+		e.Warnings = []string{warning}
+	}
 	e.Renewal = &Renewal{URL: s.cfg.MachineURL + "/api/v1/renewals", After: cert.RenewAfter()}
 	b, err := s.toDial.get(ctx, s.now(), s.brokerToDial)
 	if err != nil {

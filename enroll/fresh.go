@@ -25,9 +25,31 @@ type freshRead[V any] struct {
 // get returns what read gives. Where others may wait for it too, it is called
 // without the caller's cancellation.
 func (f *fresh[K, V]) get(ctx context.Context, key K, read func(context.Context) (V, error)) (V, error) {
+	mine, first := f.join(key)
+	if !first {
+		return mine.wait(ctx)
+	}
+	mine.value, mine.err = read(ctx) // nobody else gets this one: whoever comes waits for the next
+	if next := f.finish(key, mine); next != nil {
+		go f.run(context.WithoutCancel(ctx), key, next, read)
+	}
+	return mine.value, mine.err
+}
+
+// begin is get for a caller that has something to do before it waits.
+func (f *fresh[K, V]) begin(ctx context.Context, key K, read func(context.Context) (V, error)) *freshRead[V] {
+	mine, first := f.join(key)
+	if first {
+		go f.run(context.WithoutCancel(ctx), key, mine, read)
+	}
+	return mine
+}
+
+// join returns the next read of a key, and whether it is the caller's to make.
+func (f *fresh[K, V]) join(key K) (mine *freshRead[V], first bool) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	running := f.now[key]
-	var mine *freshRead[V]
 	switch {
 	case running == nil:
 		mine = &freshRead[V]{done: make(chan struct{})}
@@ -35,22 +57,18 @@ func (f *fresh[K, V]) get(ctx context.Context, key K, read func(context.Context)
 			f.now = map[K]*freshRead[V]{}
 		}
 		f.now[key] = mine
-		f.mu.Unlock()
-		mine.value, mine.err = read(ctx) // nobody else gets this one: whoever comes waits for the next
-		if next := f.finish(key, mine); next != nil {
-			go f.run(context.WithoutCancel(ctx), key, next, read)
-		}
-		return mine.value, mine.err
+		return mine, true
 	case running.next == nil:
 		running.next = &freshRead[V]{done: make(chan struct{})}
-		mine = running.next
-	default:
-		mine = running.next
 	}
-	f.mu.Unlock()
+	return running.next, false
+}
+
+// wait returns what the read gave.
+func (r *freshRead[V]) wait(ctx context.Context) (V, error) {
 	select {
-	case <-mine.done:
-		return mine.value, mine.err
+	case <-r.done:
+		return r.value, r.err
 	case <-ctx.Done():
 		var zero V
 		return zero, ctx.Err()

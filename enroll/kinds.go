@@ -20,7 +20,9 @@ const (
 	KindExpired             ca.Kind = "certificate-expired"           // too late to renew with it
 	KindQuotaReached        ca.Kind = "quota-reached"
 	KindOrderClosed         ca.Kind = "work-order-closed"
-	KindDeviceRevoked       ca.Kind = "device-revoked" // or retired
+	KindCertificateLimit    ca.Kind = "certificate-limit" // the device has as many good certificates as its profile allows
+	KindRefusedProfile      ca.Kind = "profile-refused"   // the linter found an error
+	KindDeviceRevoked       ca.Kind = "device-revoked"    // or retired
 	KindDeviceHeld          ca.Kind = "device-held"
 	KindForbidden           ca.Kind = "forbidden"
 	KindUnauthenticated     ca.Kind = "unauthenticated"

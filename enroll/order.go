@@ -3,6 +3,7 @@ package enroll
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -32,7 +33,7 @@ func (s *Service) CreateWorkOrder(ctx context.Context, c Call, n NewWorkOrder) (
 		o.ID = "wo-" + newID()
 	}
 	if o.Profile == "" {
-		o.Profile = "device"
+		o.Profile = defaultProfile
 	}
 	if err := checkID("id", o.ID); err != nil {
 		return nil, err
@@ -49,10 +50,12 @@ func (s *Service) CreateWorkOrder(ctx context.Context, c Call, n NewWorkOrder) (
 	if o.Quantity < 1 || o.Quantity > maxQuantity {
 		return nil, ca.Errorf(ca.KindMalformed, "quantity", "give how many devices are to be built", "must be 1 to %d", maxQuantity)
 	}
-	if _, err := deviceProfile(o.Profile); err != nil {
+	profile, err := s.beginDeviceProfile(ctx, o.Profile)(ctx)
+	if err != nil {
 		return nil, err
 	}
-	err := s.repeatable(ctx, c, "work-order.create", n, o, func(i *Idempotency) error {
+	o.Warnings = s.orderWarnings(o, profile)
+	err = s.repeatable(ctx, c, "work-order.create", n, o, func(i *Idempotency) error {
 		return s.store.CreateWorkOrder(ctx, *o, Change{Idempotency: i,
 			Event: newEvent(o.CreatedAt, c.Principal.Name, "work-order.create", "work-order:"+o.ID, o)})
 	})
@@ -62,16 +65,19 @@ func (s *Service) CreateWorkOrder(ctx context.Context, c Call, n NewWorkOrder) (
 	return o, nil
 }
 
-// deviceProfile returns a profile that devices may be enrolled with.
-func deviceProfile(name string) (*ca.Profile, error) {
-	p, err := ca.ProfileNamed("profile", name)
+// orderWarnings says what may surprise whoever enrolls by a profile now.
+func (s *Service) orderWarnings(o *WorkOrder, p *ca.Profile) []string {
+	notAfter, err := s.ca.NotAfter(p, o.Product, o.Site, s.now())
+	if inactive, ok := errors.AsType[*ca.Error](err); ok && inactive.Kind == ca.KindIssuerInactive {
+		return []string{"nothing can be enrolled now: " + inactive.Message}
+	}
 	if err != nil {
-		return nil, err
+		return nil // a key that cannot be used is told where it is needed
 	}
-	if p.Holder != ca.HolderDevice {
-		return nil, ca.Errorf(ca.KindProfile, "profile", "leave it out, or give a profile for devices", "profile %s is for a %s, not for a device", p.Name, p.Holder)
+	if warning := p.ShelfWarning(s.now(), notAfter); warning != "" {
+		return []string{warning}
 	}
-	return p, nil
+	return nil
 }
 
 // WorkOrder returns a work order.

@@ -7,20 +7,21 @@ type Permission string
 
 // The permissions. Each names a group of calls that stand or fall together.
 const (
-	MayLook         Permission = "look"          // at devices, brokers, certificates, revocations, issuers
-	MayEnroll       Permission = "enroll"        // devices, for a certificate
-	MayRegister     Permission = "register"      // devices, work orders, their enrollment tokens, manifests
-	MaySeeOrders    Permission = "see-orders"    // work orders
-	MayRevoke       Permission = "revoke"        // devices and certificates; disable manufacturers
-	MayHold         Permission = "hold"          // and release devices
-	MayRetire       Permission = "retire"        // devices
-	MayRekey        Permission = "rekey"         // devices whose key is lost
-	MayRunBrokers   Permission = "run-brokers"   // register them, certify them, rotate their certificates
-	MaySeeRotations Permission = "see-rotations" //
-	MayVerify       Permission = "verify"        // brokers
-	MaySeeReports   Permission = "see-reports"   // of verifications
-	MayAudit        Permission = "audit"         // read the audit trail
-	MayAdminister   Permission = "administer"    // users, API tokens and manufacturers
+	MayLook         Permission = "look"           // at devices, brokers, certificates, revocations, issuers
+	MayEnroll       Permission = "enroll"         // devices, for a certificate
+	MayRegister     Permission = "register"       // devices, work orders, their enrollment tokens, manifests
+	MaySeeOrders    Permission = "see-orders"     // work orders
+	MayRevoke       Permission = "revoke"         // devices and certificates; disable manufacturers
+	MayHold         Permission = "hold"           // and release devices
+	MayRetire       Permission = "retire"         // devices
+	MayRekey        Permission = "rekey"          // devices whose key is lost
+	MayRunBrokers   Permission = "run-brokers"    // register them, certify them, rotate their certificates
+	MaySeeRotations Permission = "see-rotations"  //
+	MayVerify       Permission = "verify"         // brokers
+	MaySeeReports   Permission = "see-reports"    // of verifications
+	MayShape        Permission = "shape-profiles" // change what certificates look like, and how long they live
+	MayAudit        Permission = "audit"          // read the audit trail
+	MayAdminister   Permission = "administer"     // users, API tokens and manufacturers
 )
 
 // permitted says which roles have a permission. An admin has every one.
@@ -37,6 +38,7 @@ var permitted = map[Permission][]Role{
 	MaySeeRotations: {RoleOperator, RoleAuditor},
 	MayVerify:       {RoleOperator, RoleSecurity},
 	MaySeeReports:   {RoleOperator, RoleSecurity, RoleAuditor},
+	MayShape:        {RoleSecurity},
 	MayAudit:        {RoleAuditor},
 	MayAdminister:   {RoleAdmin},
 }

@@ -13,6 +13,15 @@ import (
 // (renew), with the request's otherwise (rekey). The current certificate stays
 // good, so that a device that loses the answer is not stranded.
 func (s *Service) RenewDevice(ctx context.Context, c Call, csr string) (*Enrollment, error) {
+	e, err := s.renewDevice(ctx, c, csr)
+	if err != nil {
+		return nil, err
+	}
+	e.Warnings = nil // about a first power-up, which was
+	return e, nil
+}
+
+func (s *Service) renewDevice(ctx context.Context, c Call, csr string) (*Enrollment, error) {
 	current := c.Principal.Certificate
 	if current == nil || current.Holder.Kind != ca.HolderDevice {
 		return nil, ca.Errorf(KindUnauthenticated, "", "present the device's current certificate, on the machine listener", "a renewal needs a device's client certificate")
@@ -20,7 +29,7 @@ func (s *Service) RenewDevice(ctx context.Context, c Call, csr string) (*Enrollm
 	if s.cfg.Now().After(current.NotAfter) {
 		return nil, ca.Errorf(KindExpired, "", "revoke the device, and enroll it under another id", "the client certificate expired at %s", current.NotAfter)
 	}
-	e, err := s.renewing(c, current, csr)
+	e, err := s.renewing(ctx, c, current, csr)
 	if err != nil {
 		return nil, err
 	}
@@ -34,16 +43,13 @@ func (s *Service) RenewDevice(ctx context.Context, c Call, csr string) (*Enrollm
 	if err != nil {
 		return nil, err
 	}
-	return s.enrollment(ctx, cert, false)
+	return s.enrollment(ctx, cert, e.used, false)
 }
 
 // renewing returns a renewal that policy admitted.
-func (s *Service) renewing(c Call, current *ca.Certificate, csr string) (*enrolling, error) {
-	profile, err := deviceProfile(current.Profile)
-	if err != nil {
-		return nil, err
-	}
-	e := &enrolling{deviceID: current.Holder.ID, profile: profile, actor: c.Principal.Name}
+func (s *Service) renewing(ctx context.Context, c Call, current *ca.Certificate, csr string) (*enrolling, error) {
+	e := &enrolling{deviceID: current.Holder.ID, profile: s.beginDeviceProfile(ctx, current.Profile), actor: c.Principal.Name}
+	e.facts.ID = e.deviceID
 	if csr == "" {
 		old, err := current.X509()
 		if err != nil {
@@ -52,6 +58,7 @@ func (s *Service) renewing(c Call, current *ca.Certificate, csr string) (*enroll
 		info := sha256.Sum256(old.RawSubjectPublicKeyInfo)
 		e.request = &ca.Request{PublicKey: old.PublicKey, KeySHA256: current.KeySHA256, InfoSHA256: info[:]}
 	} else {
+		var err error
 		if e.request, err = ca.ParseRequest("csr", []byte(csr)); err != nil {
 			return nil, err
 		}
@@ -90,6 +97,14 @@ func (s *Service) renewedBefore(ctx context.Context, e *enrolling, current *ca.C
 	if cert := certificateWithKey(d, e.request.KeySHA256, now); cert != nil && cert.SerialNumber != current.SerialNumber && now.Before(cert.RenewAfter()) {
 		return s.again(ctx, e, "device.renew-again", cert)
 	}
-	e.place, err = s.placeOf(ctx, d)
-	return nil, err
+	e.renewed = d
+	if e.place, err = s.placeOf(ctx, d); err != nil {
+		return nil, err
+	}
+	profile, err := e.profile(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e.claim.MaxActive = profile.MaxActive
+	return nil, nil
 }

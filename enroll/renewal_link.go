@@ -80,22 +80,21 @@ func renewable(d *Device) error {
 
 // renewedProfile returns the profile of a device that enrolls again, what its
 // newest certificate was issued by, and its place.
-func (s *Service) renewedProfile(ctx context.Context, id, asked string) (*ca.Profile, place, error) {
+func (s *Service) renewedProfile(ctx context.Context, id, asked string) (*askedProfile, error) {
 	d, err := s.store.Device(ctx, id)
 	if err != nil {
-		return nil, place{}, err
+		return nil, err
 	}
 	at, err := s.placeOf(ctx, d)
 	if err != nil {
-		return nil, at, err
+		return nil, err
 	}
-	profile := "device"
+	profile := defaultProfile
 	if len(d.Certificates) > 0 {
 		profile = d.Certificates[0].Profile
 	}
 	if asked != "" && asked != profile {
-		return nil, at, ca.Errorf(ca.KindProfile, "profile", "leave profile out", "device %s has profile %s", id, profile)
+		return nil, ca.Errorf(ca.KindProfile, "profile", "leave profile out", "device %s has profile %s", id, profile)
 	}
-	p, err := deviceProfile(profile)
-	return p, at, err
+	return &askedProfile{name: profile, place: at, read: s.beginDeviceProfile(ctx, profile)}, nil
 }

@@ -21,8 +21,13 @@ func (s *Service) IssueServer(ctx context.Context, names []string, csr []byte) (
 	if err != nil {
 		return nil, err
 	}
+	profile, err := s.profile(ctx, serverProfile)
+	if err != nil {
+		return nil, err
+	}
 	order := ca.Order{
-		Profile: "server", Holder: ca.Holder{Kind: ca.HolderServer, ID: names[0]}, CommonName: names[0],
+		Profile: profile.Name, Version: profile, Holder: ca.Holder{Kind: ca.HolderServer, ID: names[0]}, CommonName: names[0],
+		Facts:     ca.NameFacts{ID: names[0]},
 		PublicKey: request.PublicKey, KeySHA256: request.KeySHA256,
 		Claim: func(cert ca.Certificate) any {
 			return &Claim{Change: Change{Event: s.issueEvent("server", "server.issue", "server:"+names[0], cert, nil)}}
@@ -33,5 +38,5 @@ func (s *Service) IssueServer(ctx context.Context, names []string, csr []byte) (
 	if err != nil {
 		return nil, err
 	}
-	return s.enrollment(ctx, cert, false)
+	return s.enrollment(ctx, cert, nil, false)
 }

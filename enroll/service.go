@@ -82,8 +82,11 @@ type Service struct {
 
 	// What nearly every enrollment reads.
 	tokens fresh[string, *APIToken] // by hash
-	orders fresh[string, *WorkOrder]
+	orders fresh[string, profiledOrder]
 	toDial recent[*Broker]
+
+	profiles fresh[string, *StoredProfile]
+	compiled compiledProfiles
 
 	caution caution
 }

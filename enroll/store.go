@@ -28,6 +28,7 @@ type Store interface {
 	RotationStore
 	EventStore
 	IssuerStore
+	ProfileStore
 	OverviewStore
 	BulkStore
 	ManufacturerStore
@@ -93,8 +94,9 @@ type Job struct {
 // it); the manufacturer's certificate (KindNotInManifest,
 // KindUnknownManufacturer, KindIDevIDUsed; *Replay as with a token); the key's
 // holder (KindDuplicateKey); device (KindDuplicateDevice, KindDeviceRevoked,
-// KindDeviceHeld); replaced certificate (ca.KindRevoked); quota
-// (KindOrderClosed, KindQuotaReached).
+// KindDeviceHeld); replaced certificate (ca.KindRevoked); number of
+// certificates (KindCertificateLimit); quota (KindOrderClosed,
+// KindQuotaReached).
 type Claim struct {
 	Change
 	Device *DeviceClaim // nil for brokers, servers, canaries
@@ -104,6 +106,9 @@ type Claim struct {
 	// Replaces is the certificate that a renewal or rekey is based on: it must
 	// still be good, and its device active. Empty on a first enrollment.
 	Replaces ca.SerialNumber
+	// MaxActive is how many good certificates a device may have once this one is
+	// recorded that replaces another: KindCertificateLimit. Any number when zero.
+	MaxActive int
 }
 
 // A DeviceClaim says which device a certificate makes active. On a first
@@ -198,6 +203,9 @@ type BrokerStore interface {
 type OrderStore interface {
 	CreateWorkOrder(ctx context.Context, o WorkOrder, c Change) error // KindConflict
 	WorkOrder(ctx context.Context, id string) (*WorkOrder, error)
+	// ProfiledOrder returns a work order and the newest version of its profile,
+	// nil when none is stored.
+	ProfiledOrder(ctx context.Context, id string) (*WorkOrder, *StoredProfile, error)
 	WorkOrders(ctx context.Context, p Page) ([]*WorkOrder, string, error)
 	// UpdateWorkOrder changes what is given: KindConflict for a quantity below
 	// what was issued.
@@ -361,6 +369,24 @@ type IssuerStore interface {
 	// SetCRLShards sets over how many CRLs the issuer's new certificates are
 	// spread. The most there ever were is kept.
 	SetCRLShards(ctx context.Context, issuerID string, shards int, c Change) error
+}
+
+// ProfileStore keeps the versions of profiles that are not built in.
+type ProfileStore interface {
+	// Profile returns the newest version of a profile; nil when none is stored.
+	Profile(ctx context.Context, name string) (*StoredProfile, error)
+	// Profiles returns the newest version of each, by name.
+	Profiles(ctx context.Context) ([]*StoredProfile, error)
+	// ProfileVersions returns versions of a profile, newest first.
+	ProfileVersions(ctx context.Context, name string, limit int) ([]*StoredProfile, error)
+	// ProfileVersion returns one version; nil when it is not stored.
+	ProfileVersion(ctx context.Context, name string, version int64) (*StoredProfile, error)
+	// CreateProfileVersion stores a version where the one before it is the
+	// newest, or builtIn when none is stored: KindConflict otherwise. A profile
+	// that was not there must not be one too many.
+	CreateProfileVersion(ctx context.Context, p StoredProfile, builtIn int64, most int, c Change) error
+	// ProfileUse counts at most certificates of the newest, and orders.
+	ProfileUse(ctx context.Context, name string, now time.Time, certificates, orders int) (ProfileUse, error)
 }
 
 // OverviewStore reads what pages begin with, at once whatever the size of the

@@ -110,12 +110,6 @@ func (s *Service) IssuerCertificate(_ context.Context, id string) (*x509.Certifi
 	return i.Certificate, nil
 }
 
-// Profiles returns every profile that somebody may ask for: all but the OCSP
-// responder's.
-func (s *Service) Profiles() []ca.Profile {
-	return slices.DeleteFunc(ca.Profiles(), func(p ca.Profile) bool { return p.Name == ca.ResponderProfile })
-}
-
 // Certificate returns a certificate by its serial number in hex.
 func (s *Service) Certificate(ctx context.Context, serial string) (*ca.Certificate, error) {
 	n, err := ca.ParseSerialNumber(serial)

@@ -65,6 +65,9 @@ func fill(t *testing.T, s *Store) {
 			return s.CreateWorkOrder(ctx, enroll.WorkOrder{ID: "order", Product: "sensor \u2028 <\"é\\> \U0001f512", Quantity: 1 << 40, State: enroll.OrderOpen, CreatedAt: now}, emptyAnswer)
 		},
 		func() error {
+			return s.CreateProfileVersion(ctx, enroll.StoredProfile{Name: "pump", Version: 1, Body: "{}", Widens: true, Actor: "user:u", At: now}, 0, 10, someChange())
+		},
+		func() error {
 			for _, id := range []string{"spent", "fresh"} {
 				if err := s.CreateEnrollmentToken(ctx, enroll.EnrollmentToken{ID: id, Hash: []byte("hash of " + id), WorkOrder: "order", Uses: 1,
 					ExpiresAt: now.Add(time.Hour), CreatedAt: now}, someChange()); err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 const selectCertificate = `SELECT serial, recorded_at, sha256, subject, names, issuer_id, profile, holder_kind, holder_id,
-	status, reason, revoked_at, not_before, not_after, key_sha256, cdp, crl_shard, der FROM certificates`
+	status, reason, revoked_at, not_before, not_after, key_sha256, cdp, crl_shard, profile_version, renew_from, der FROM certificates`
 
 func scanCertificate(row scanner) (*ca.Certificate, error) {
 	r, err := scanRecorded(row)
@@ -32,7 +32,7 @@ func scanRecorded(row scanner) (recorded, error) {
 	c := r.Certificate
 	err := row.Scan(&c.SerialNumber, &r.at, &c.SHA256, &c.Subject, fromJSON{&c.Names}, &c.IssuerID, &c.Profile,
 		&c.Holder.Kind, &c.Holder.ID, &c.Status, &c.Reason, atTime{&c.RevokedAt}, atTime{&c.NotBefore}, atTime{&c.NotAfter},
-		&c.KeySHA256, &c.CDP, asInt{&c.CRLShard}, &c.DER)
+		&c.KeySHA256, &c.CDP, asInt{&c.CRLShard}, &c.ProfileVersion, atTime{&c.RenewFrom}, &c.DER)
 	return r, err
 }
 

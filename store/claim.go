@@ -67,7 +67,7 @@ func (s *Store) apply(ctx context.Context, q tx, is *issuance) error {
 		return err
 	}
 	for _, step := range []func(context.Context, tx, *issuance, time.Time) error{
-		spendToken, spendIDevID, claimPublicKey, claimDevice, claimReplaced, takeQuota, refuseBlocked, insertCertificate,
+		spendToken, spendIDevID, claimPublicKey, claimDevice, claimReplaced, limitActive, takeQuota, refuseBlocked, insertCertificate,
 	} {
 		if err := step(ctx, q, is, now); err != nil {
 			return err
@@ -193,6 +193,12 @@ func claimReplaced(ctx context.Context, q tx, is *issuance, _ time.Time) error {
 	return nil
 }
 
+// limitActive refuses a certificate too many. The device's row is locked by
+// claimDevice, so that no other renewal counts at the same time.
+func limitActive(ctx context.Context, q tx, is *issuance, now time.Time) error {
+	return activeRefusal(ctx, q, is.claim, now)
+}
+
 // takeQuota takes one of the work order's quantity for a new device.
 func takeQuota(ctx context.Context, q tx, is *issuance, now time.Time) error {
 	if !takesQuota(is.claim) {
@@ -226,11 +232,12 @@ func refuseBlocked(ctx context.Context, q tx, is *issuance, _ time.Time) error {
 func insertCertificate(ctx context.Context, q tx, is *issuance, now time.Time) error {
 	c := is.cert
 	n, err := q.exec(ctx, `INSERT INTO certificates (serial, recorded_at, sha256, subject, names, issuer_id, profile,
-			holder_kind, holder_id, status, reason, revoked_at, not_before, not_after, key_sha256, cdp, crl_shard, der)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'good', '', 0, $10, $11, $12, $13, $14, $15)
+			holder_kind, holder_id, status, reason, revoked_at, not_before, not_after, key_sha256, cdp, crl_shard, der, profile_version, renew_from)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'good', '', 0, $10, $11, $12, $13, $14, $15, $16, $17)
 		ON CONFLICT (serial) DO NOTHING`,
 		c.SerialNumber, micros(now), c.SHA256, c.Subject, listText(c.Names), c.IssuerID, c.Profile,
-		c.Holder.Kind, c.Holder.ID, micros(c.NotBefore), micros(c.NotAfter), c.KeySHA256, c.CDP, int64(c.CRLShard), c.DER)
+		c.Holder.Kind, c.Holder.ID, micros(c.NotBefore), micros(c.NotAfter), c.KeySHA256, c.CDP, int64(c.CRLShard), c.DER,
+		c.ProfileVersion, micros(c.RenewFrom))
 	if err != nil {
 		return fmt.Errorf("insert certificate: %w", err)
 	}
@@ -286,6 +293,9 @@ func (s *Store) CheckClaim(ctx context.Context, claim *enroll.Claim, holder ca.H
 			return err
 		}
 		if err := replacedRefusal(ctx, q, claim, holder); err != nil {
+			return err
+		}
+		if err := activeRefusal(ctx, q, claim, now); err != nil {
 			return err
 		}
 		return quotaRefusal(ctx, q, claim)

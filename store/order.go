@@ -48,6 +48,28 @@ func (s *Store) WorkOrder(ctx context.Context, id string) (*enroll.WorkOrder, er
 	return o, nil
 }
 
+// ProfiledOrder implements enroll.OrderStore.
+func (s *Store) ProfiledOrder(ctx context.Context, id string) (*enroll.WorkOrder, *enroll.StoredProfile, error) {
+	p := &enroll.StoredProfile{}
+	o, err := one(ctx, s.db, func(row scanner) (*enroll.WorkOrder, error) {
+		o := &enroll.WorkOrder{}
+		return o, row.Scan(&o.ID, &o.Product, &o.Quantity, &o.Issued, &o.Profile, &o.State, atTime{&o.CreatedAt}, atSome{&o.FullAt}, &o.Site,
+			&p.Version, &p.Body)
+	}, `SELECT o.id, o.product, o.quantity, o.issued, o.profile, o.state, o.created_at, o.full_at, o.site, COALESCE(p.version, 0), COALESCE(p.body, '')
+		FROM work_orders o LEFT JOIN profiles p ON p.name = o.profile AND p.version = (SELECT MAX(version) FROM profiles n WHERE n.name = o.profile)
+		WHERE o.id = $1`, id)
+	switch {
+	case errors.Is(err, errNoRows):
+		return nil, nil, notFound("workOrder", "work order", id)
+	case err != nil:
+		return nil, nil, s.explain("read work order", err)
+	case p.Version == 0:
+		return o, nil, nil
+	}
+	p.Name = o.Profile
+	return o, p, nil
+}
+
 // WorkOrders implements enroll.OrderStore; newest first.
 func (s *Store) WorkOrders(ctx context.Context, p enroll.Page) ([]*enroll.WorkOrder, string, error) {
 	l := listing[*enroll.WorkOrder]{

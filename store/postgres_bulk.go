@@ -98,9 +98,9 @@ var togetherParts = [...]struct{ name, text string }{
 	{"orders", `UPDATE work_orders o SET issued = o.issued + c.n, full_at = CASE WHEN o.issued + c.n >= o.quantity THEN $now ELSE o.full_at END
 		FROM unnest([text], [bigint]) AS c (id, n) WHERE o.id = c.id AND o.state = 'open' AND o.issued + c.n <= o.quantity`},
 	{"certificates", `INSERT INTO certificates (serial, sha256, subject, names, issuer_id, profile, holder_kind, holder_id,
-			not_before, not_after, key_sha256, cdp, crl_shard, der, recorded_at, status, reason, revoked_at)
+			not_before, not_after, key_sha256, cdp, crl_shard, der, profile_version, renew_from, recorded_at, status, reason, revoked_at)
 		SELECT *, $now, 'good', '', 0 FROM unnest([text], [text], [text], [text], [text], [text], [text], [text],
-			[bigint], [bigint], [text], [text], [bigint], [bytea])`},
+			[bigint], [bigint], [text], [text], [bigint], [bytea], [bigint], [bigint])`},
 	{"events", `INSERT INTO events (id, at, actor, action, subject, canonical, leaf_hash)
 		SELECT * FROM unnest([text], [bigint], [text], [text], [text], [bytea], [bytea])`},
 }
@@ -227,7 +227,9 @@ func (a *togetherArgs) certificates(batch []*issuance) {
 		columnOf(batch, func(is *issuance) int64 { return micros(is.cert.NotBefore) }), columnOf(batch, func(is *issuance) int64 { return micros(is.cert.NotAfter) }),
 		text(func(is *issuance) string { return is.cert.KeySHA256 }), text(func(is *issuance) string { return is.cert.CDP }),
 		columnOf(batch, func(is *issuance) int64 { return int64(is.cert.CRLShard) }),
-		columnOf(batch, func(is *issuance) []byte { return is.cert.DER }))
+		columnOf(batch, func(is *issuance) []byte { return is.cert.DER }),
+		columnOf(batch, func(is *issuance) int64 { return is.cert.ProfileVersion }),
+		columnOf(batch, func(is *issuance) int64 { return micros(is.cert.RenewFrom) }))
 }
 
 func (a *togetherArgs) events(batch []*issuance) {

@@ -152,6 +152,25 @@ func replacedRefusal(ctx context.Context, q querier, c *enroll.Claim, holder ca.
 	return nil
 }
 
+// activeRefusal refuses a renewal of a device that has as many good
+// certificates as it may. A first enrollment has none, and one that supersedes
+// leaves none.
+func activeRefusal(ctx context.Context, q querier, c *enroll.Claim, now time.Time) error {
+	if c.MaxActive == 0 || c.Device == nil || c.Replaces == "" {
+		return nil
+	}
+	n, err := value[int64](ctx, q, `SELECT COUNT(*) FROM (SELECT 1 FROM certificates
+		WHERE holder_kind = 'device' AND holder_id = $1 AND status = 'good' AND not_after > $2 LIMIT $3) AS found`, c.Device.ID, micros(now), int64(c.MaxActive))
+	switch {
+	case err != nil:
+		return fmt.Errorf("count good certificates: %w", err)
+	case n >= int64(c.MaxActive):
+		return ca.Errorf(enroll.KindCertificateLimit, "deviceId", "let an old one expire, or let security revoke one: fleetca cert list --status good --device ID",
+			"device %q has %d good certificates, as many as its profile allows", c.Device.ID, n)
+	}
+	return nil
+}
+
 // quotaRefusal explains a work order.
 func quotaRefusal(ctx context.Context, q querier, c *enroll.Claim) error {
 	if !takesQuota(c) {

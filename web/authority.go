@@ -110,7 +110,8 @@ func crlFactsOf(c *ca.CRL, now time.Time) crlFacts {
 
 // A profileRow is a profile in a table.
 type profileRow struct {
-	ca.Profile
+	*ca.Profile
+	URL      string
 	Usages   string
 	Validity string
 	Issuers  string // active ones that sign for it
@@ -131,14 +132,18 @@ func getAuthority(v *visit) (answer, error) {
 	if p.Makers, err = v.makers(); err != nil {
 		return nil, err
 	}
-	for _, profile := range v.site.service.Profiles() {
-		row := profileRow{Profile: profile, Validity: spanText(profile.Validity)}
+	profiles, err := v.site.service.Profiles(v.ctx())
+	if err != nil {
+		return nil, err
+	}
+	for _, profile := range profiles {
+		row := profileRow{Profile: profile, URL: profileURL(profile.Name), Validity: spanText(profile.Validity)}
 		var usages, signers []string
 		for _, u := range profile.ExtKeyUsage {
 			usages = append(usages, usageNames[u])
 		}
 		for _, i := range views {
-			if i.Purpose == profile.Purpose && i.State == ca.IssuerActive {
+			if i.Purpose == profile.Purpose && i.State == ca.IssuerActive && (profile.IssuerID == "" || profile.IssuerID == i.ID) {
 				signers = append(signers, i.ID)
 			}
 		}

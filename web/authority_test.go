@@ -33,7 +33,9 @@ func TestAuthority(t *testing.T) {
 	if root := p.Find(".tree > li > .issuer h3").First().Text(); !strings.HasPrefix(root, "root") {
 		t.Errorf("the tree begins with %q", root)
 	}
-	for _, profile := range s.service.Profiles() {
+	profiles, err := s.service.Profiles(s.ctx)
+	s.must(err)
+	for _, profile := range profiles {
 		p.has(profile.Name)
 	}
 	trust := v.get("/authority/trust-bundle.pem")

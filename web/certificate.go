@@ -21,11 +21,12 @@ func certificateRoutes() []route {
 // A certificatePage is one certificate.
 type certificatePage struct {
 	*ca.Certificate
-	State     ca.Status // as of now
-	HolderURL string    // empty when the holder has no page
-	Revocable bool
-	Chain     []chainLink
-	Text      string // as openssl prints it
+	State      ca.Status // as of now
+	HolderURL  string    // empty when the holder has no page
+	ProfileURL string    // empty for what is no profile any more
+	Revocable  bool
+	Chain      []chainLink
+	Text       string // as openssl prints it
 }
 
 func getCertificate(v *visit) (answer, error) {
@@ -35,6 +36,9 @@ func getCertificate(v *visit) (answer, error) {
 	}
 	p := certificatePage{Certificate: cert, State: cert.StatusAt(v.site.now()), HolderURL: v.pageOf(cert.Holder.String()),
 		Revocable: revocable(cert)}
+	if cert.Profile != ca.ResponderProfile { // which nobody may ask for
+		p.ProfileURL = profileURL(cert.Profile)
+	}
 	if p.Chain, err = v.chainOf(cert); err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ var pagesOf = map[string]struct {
 	permission enroll.Permission
 }{
 	"broker": {"/brokers/", enroll.MayLook}, "device": {"/devices/", enroll.MayLook}, "certificate": {"/certificates/", enroll.MayLook},
-	"revocation": {"/revocations/", enroll.MayLook}, "bulk": {"/bulk/", enroll.MayLook}, "issuer": {"/authority", enroll.MayLook},
+	"revocation": {"/revocations/", enroll.MayLook}, "bulk": {"/bulk/", enroll.MayLook}, "issuer": {"/authority", enroll.MayLook}, "profile": {"/authority/profiles/", enroll.MayLook},
 	"rotation": {"/rotations/", enroll.MaySeeRotations}, "work-order": {"/work-orders/", enroll.MaySeeOrders},
 	"user": {"/access", enroll.MayAdminister}, "token": {"/access/tokens", enroll.MayAdminister},
 }

@@ -75,7 +75,11 @@ func ordersAnswer(v *visit, form orderForm, r *refusal) (answer, error) {
 	for _, o := range all {
 		p.Orders = append(p.Orders, orderRow{WorkOrder: o, URL: orderURL(o.ID), Quota: quotaOf(o)})
 	}
-	for _, profile := range v.site.service.Profiles() {
+	profiles, err := v.site.service.Profiles(v.ctx())
+	if err != nil {
+		return nil, err
+	}
+	for _, profile := range profiles {
 		if profile.Holder == ca.HolderDevice {
 			p.Profiles = append(p.Profiles, profile.Name)
 		}

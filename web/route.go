@@ -31,7 +31,7 @@ const (
 // routes is the table of the dashboard.
 func routes() []route {
 	return slices.Concat(accountRoutes(), nowRoutes(), auditRoutes(), accessRoutes(),
-		brokersRoutes(), brokerRoutes(), verificationRoutes(), rotationRoutes(), ordersRoutes(), orderRoutes(), authorityRoutes(),
+		brokersRoutes(), brokerRoutes(), verificationRoutes(), rotationRoutes(), ordersRoutes(), orderRoutes(), authorityRoutes(), profileRoutes(),
 		devicesRoutes(), bulkRoutes(), deviceRoutes(), revokeRoutes(), revocationRoutes(), certificateRoutes())
 }
 

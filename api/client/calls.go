@@ -181,19 +181,36 @@ func (c *Client) SetCRLShards(ctx context.Context, issuer string, shards int, op
 	return send[enroll.IssuerView](ctx, c, at("issuers", issuer, "crl-shards"), enroll.ShardsRequest{Shards: shards}, opts)
 }
 
-// A Profile is what a kind of certificate looks like; durations are Go's.
-type Profile struct {
-	Name              string        `json:"name"`
-	IssuerPurpose     ca.Purpose    `json:"issuerPurpose"`
-	Holder            ca.HolderKind `json:"holder"`
-	ExtendedKeyUsages []string      `json:"extendedKeyUsages"`
-	Validity          string        `json:"validity"`
-	Backdate          string        `json:"backdate"`
+// Profiles lists the profiles of certificates, each in the version that is in
+// force.
+func (c *Client) Profiles(ctx context.Context) iter.Seq2[ca.ProfileForm, error] {
+	return list[ca.ProfileForm](ctx, c, "/profiles", nil)
 }
 
-// Profiles lists the profiles of certificates.
-func (c *Client) Profiles(ctx context.Context) iter.Seq2[Profile, error] {
-	return list[Profile](ctx, c, "/profiles", nil)
+// A LintedProfile is a profile with what the linter says of it.
+type LintedProfile struct {
+	ca.ProfileForm
+	Findings []ca.ProfileFinding `json:"findings"`
+}
+
+// Profile returns the version of a profile that is in force.
+func (c *Client) Profile(ctx context.Context, name string) (*LintedProfile, error) {
+	return fetch[LintedProfile](ctx, c, at("profiles", name))
+}
+
+// ProfileVersions lists the versions of a profile, newest first.
+func (c *Client) ProfileVersions(ctx context.Context, name string) iter.Seq2[*enroll.ProfileVersion, error] {
+	return list[*enroll.ProfileVersion](ctx, c, at("profiles", name, "versions"), nil)
+}
+
+// PlanProfile returns what another version of a profile would do.
+func (c *Client) PlanProfile(ctx context.Context, name string, v enroll.NewProfileVersion) (*enroll.ProfilePlan, error) {
+	return send[enroll.ProfilePlan](ctx, c, at("profiles", name, "plan"), v, nil)
+}
+
+// ApplyProfile makes another version of a profile the one in force.
+func (c *Client) ApplyProfile(ctx context.Context, name string, v enroll.NewProfileVersion, opts ...Option) (*enroll.ProfilePlan, error) {
+	return send[enroll.ProfilePlan](ctx, c, at("profiles", name, "versions"), v, opts)
 }
 
 // CRLs lists each issuer's newest CRL; the status listener serves their bytes.

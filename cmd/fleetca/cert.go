@@ -73,7 +73,7 @@ func printCert(cmd *cobra.Command, flags *clientFlags, c *ca.Certificate) error 
 		return printJSON(cmd.OutOrStdout(), c)
 	}
 	return printFacts(cmd.OutOrStdout(), "serial number", string(c.SerialNumber), "subject", c.Subject, "names", strings.Join(c.Names, " "),
-		"issuer", c.IssuerID, "profile", c.Profile, "status", string(c.Status), "reason", string(c.Reason),
+		"issuer", c.IssuerID, "profile", fmt.Sprintf("%s, version %d", c.Profile, c.ProfileVersion), "status", string(c.Status), "reason", string(c.Reason),
 		"valid from", day(c.NotBefore), "until", day(c.NotAfter), "SHA-256", c.SHA256)
 }
 

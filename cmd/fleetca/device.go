@@ -171,6 +171,9 @@ func finishEnrollment(cmd *cobra.Command, flags *clientFlags, e *enroll.Enrollme
 	if e.Broker != nil {
 		facts = append(facts, "broker", e.Broker.URL)
 	}
+	for _, warning := range e.Warnings {
+		facts = append(facts, "warning", warning)
+	}
 	return printFacts(cmd.OutOrStdout(), facts...)
 }
 

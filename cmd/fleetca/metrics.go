@@ -55,7 +55,10 @@ func (c *fleetCollector) Collect(out chan<- prometheus.Metric) {
 	if err != nil {
 		c.log.Error("metrics of issuers", "err", err)
 	}
-	due := c.service.ChainsDue(time.Now())
+	due, err := c.service.ChainsDue(ctx, time.Now())
+	if err != nil {
+		c.log.Error("metrics of issuers that need a successor", "err", err)
+	}
 	unusable := c.service.UnusableIssuers()
 	for _, i := range issuers {
 		gauge(issuerNotAfter, float64(i.NotAfter.Unix()), i.ID)

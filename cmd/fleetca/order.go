@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
@@ -80,8 +81,8 @@ func printOrder(cmd *cobra.Command, flags *clientFlags, o *enroll.WorkOrder) err
 	if flags.json {
 		return printJSON(cmd.OutOrStdout(), o)
 	}
-	return printFacts(cmd.OutOrStdout(), "work order", o.ID, "product", o.Product, "profile", o.Profile,
-		"issued", fmt.Sprintf("%d of %d", o.Issued, o.Quantity), "state", string(o.State))
+	return printFacts(cmd.OutOrStdout(), given("work order", o.ID, "product", o.Product, "profile", o.Profile,
+		"issued", fmt.Sprintf("%d of %d", o.Issued, o.Quantity), "state", string(o.State), "warning", strings.Join(o.Warnings, "; "))...)
 }
 
 func newOrderUpdateCommand(flags *clientFlags) *cobra.Command {

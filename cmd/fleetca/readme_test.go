@@ -56,6 +56,29 @@ func TestReadmeManufacturer(t *testing.T) {
 		"unknown-manufacturer", "manufacturer acme is disabled")
 }
 
+// The README's profile is one, and outlives its shelf.
+func TestReadmeProfile(t *testing.T) {
+	t.Parallel()
+	_, text, _ := strings.Cut(readReadme(t), "\n## Profiles")
+	_, text, found := strings.Cut(text, "```yaml\n")
+	text, _, _ = strings.Cut(text, "```")
+	path := filepath.Join(t.TempDir(), "pump.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil || !found {
+		t.Fatal(err)
+	}
+	form, err := readProfile(newRootCommand(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := form.Profile()
+	if err != nil || !p.Templated() || p.MaxActive != 2 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if warning := p.ShelfWarning(time.Now(), time.Now().Add(p.Validity-p.Backdate-p.Jitter)); warning != "" {
+		t.Error(warning)
+	}
+}
+
 // walk runs the commands of a section on free ports.
 func walk(t *testing.T, section string, want ...string) {
 	t.Helper()

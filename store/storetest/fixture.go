@@ -82,7 +82,10 @@ func (f *fixture) unchanged(do func()) {
 // everything returns all that the store lists, as text.
 func (f *fixture) everything() string {
 	f.Helper()
+	profiles, err := f.store.Profiles(f.ctx)
+	f.must(err)
 	all := map[string]any{
+		"profiles": profiles,
 		"certificates": every(f, func(p enroll.Page) ([]*ca.Certificate, string, error) {
 			return f.store.Certificates(f.ctx, enroll.CertificateFilter{}, p)
 		}),

@@ -26,6 +26,7 @@ func Run(t *testing.T, open func(t *testing.T) enroll.Store) {
 		{"status", statusTests},
 		{"crl", crlTests},
 		{"issuer", issuerTests},
+		{"profile", profileTests},
 		{"paging", pagingTests},
 		{"search", searchTests},
 		{"bulk", bulkTests},

@@ -1,0 +1,10 @@
+package ca
+
+// ComparedFields returns the fields that ChangesOf looks at.
+func ComparedFields() []string {
+	var fields []string
+	for _, w := range widening {
+		fields = append(fields, w.field)
+	}
+	return fields
+}
