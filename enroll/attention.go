@@ -25,16 +25,17 @@ type AttentionKind string
 
 // The kinds of what needs a person.
 const (
-	AttentionServed     AttentionKind = "broker-serves-other"  // the last verification saw another certificate than the newest
-	AttentionFailing    AttentionKind = "verification-failed"  // the last verification of a broker did not pass
-	AttentionRolledBack AttentionKind = "rotation-rolled-back" // the last rotation of a broker did not succeed
-	AttentionCRL        AttentionKind = "crl-lapsing"          // a CRL is past half of its life, or lapsed (I12)
-	AttentionUnproven   AttentionKind = "revocation-unproven"  // a broker was not seen to refuse
-	AttentionQuota      AttentionKind = "quota-reached"        // an open work order is full
-	AttentionChain      AttentionKind = "chain-expiring"       // a root or an issuer has at most a third of its life left (I17)
-	AttentionCover      AttentionKind = "issuer-too-short"     // an issuer ends before a certificate that it signs now would, and has no successor (I17)
-	AttentionBrokerCert AttentionKind = "broker-cert-expiring" // a broker's certificate has at most a third of its life left
-	AttentionLeaves     AttentionKind = "devices-expiring"     // many devices are about to lose their last good certificate
+	AttentionServed     AttentionKind = "broker-serves-other"   // the last verification saw another certificate than the newest
+	AttentionFailing    AttentionKind = "verification-failed"   // the last verification of a broker did not pass
+	AttentionRolledBack AttentionKind = "rotation-rolled-back"  // the last rotation of a broker did not succeed
+	AttentionCRL        AttentionKind = "crl-lapsing"           // a CRL is past half of its life, or lapsed (I12)
+	AttentionUnproven   AttentionKind = "revocation-unproven"   // a broker was not seen to refuse
+	AttentionQuota      AttentionKind = "quota-reached"         // an open work order is full
+	AttentionChain      AttentionKind = "chain-expiring"        // a root or an issuer has at most a third of its life left (I17)
+	AttentionCover      AttentionKind = "issuer-too-short"      // an issuer ends before a certificate that it signs now would, and has no successor (I17)
+	AttentionMaker      AttentionKind = "manufacturer-expiring" // a manufacturer's authority has at most a third of its life left
+	AttentionBrokerCert AttentionKind = "broker-cert-expiring"  // a broker's certificate has at most a third of its life left
+	AttentionLeaves     AttentionKind = "devices-expiring"      // many devices are about to lose their last good certificate
 )
 
 // An AttentionAction names the one thing to do. Names are stable.
@@ -42,20 +43,21 @@ type AttentionAction string
 
 // The actions.
 const (
-	ActionVerify         AttentionAction = "verify"          // the broker
-	ActionRotate         AttentionAction = "rotate"          // the broker's certificate
-	ActionOpenRevocation AttentionAction = "open-revocation" // and see which broker did not refuse
-	ActionRaiseQuota     AttentionAction = "raise-quota"     // or close the work order
-	ActionOpenIssuer     AttentionAction = "open-issuer"     // and make its successor, or see why its CRL is late
-	ActionSignRootCRL    AttentionAction = "sign-root-crl"   // by hand, with the root's key
-	ActionListDevices    AttentionAction = "list-devices"    // Query says which
+	ActionVerify         AttentionAction = "verify"            // the broker
+	ActionRotate         AttentionAction = "rotate"            // the broker's certificate
+	ActionOpenRevocation AttentionAction = "open-revocation"   // and see which broker did not refuse
+	ActionRaiseQuota     AttentionAction = "raise-quota"       // or close the work order
+	ActionOpenIssuer     AttentionAction = "open-issuer"       // and make its successor, or see why its CRL is late
+	ActionOpenMaker      AttentionAction = "open-manufacturer" // and register its next authority, or disable it
+	ActionSignRootCRL    AttentionAction = "sign-root-crl"     // by hand, with the root's key
+	ActionListDevices    AttentionAction = "list-devices"      // Query says which
 )
 
 // An Attention is one thing that needs a person.
 type Attention struct {
 	Kind     AttentionKind   `json:"kind"`
 	Severity Severity        `json:"severity"`
-	Subject  string          `json:"subject"`         // broker:ID, revocation:ID, work-order:ID, issuer:ID; devices for a number of them
+	Subject  string          `json:"subject"`         // broker:ID, revocation:ID, work-order:ID, issuer:ID, manufacturer:ID; devices for a number of them
 	Since    time.Time       `json:"since"`           // as far as is known
 	Message  string          `json:"message"`         // one line for a person
 	Action   AttentionAction `json:"action"`          // the one thing to do
@@ -85,7 +87,7 @@ func (s *Service) Attention(ctx context.Context) (*Attentions, error) {
 	now := s.now()
 	all := []Attention{}
 	for _, look := range []func(context.Context, time.Time) ([]Attention, error){
-		s.attentionToBrokers, s.attentionToCRLs, s.attentionToRevocations, s.attentionToOrders, s.attentionToChains, s.attentionToLeaves,
+		s.attentionToBrokers, s.attentionToCRLs, s.attentionToRevocations, s.attentionToOrders, s.attentionToChains, s.attentionToMakers, s.attentionToLeaves,
 	} {
 		found, err := look(ctx, now)
 		if err != nil {

@@ -66,7 +66,7 @@ type Renewal struct {
 // has its key) gets the first certificate again, Replayed set, and issues nothing (I5).
 func (s *Service) EnrollDevice(ctx context.Context, c Call, r EnrollRequest) (*Enrollment, error) {
 	var order string
-	e, err := s.enrollDevice(ctx, c, r, &order)
+	e, err := s.enrollDevice(ctx, c, &r, &order)
 	if err != nil {
 		s.refused.note(order, r.DeviceID, err, s.now())
 	}
@@ -74,9 +74,14 @@ func (s *Service) EnrollDevice(ctx context.Context, c Call, r EnrollRequest) (*E
 }
 
 // enrollDevice is EnrollDevice. order is set once it is known, and known to
-// exist.
-func (s *Service) enrollDevice(ctx context.Context, c Call, r EnrollRequest, order *string) (*Enrollment, error) {
-	e, err := s.admit(ctx, c, r, order)
+// exist; what a manifest says of the device is set in r.
+func (s *Service) enrollDevice(ctx context.Context, c Call, r *EnrollRequest, order *string) (*Enrollment, error) {
+	if born := c.Principal.IDevID; born != nil {
+		if err := born.asked(r); err != nil {
+			return nil, err
+		}
+	}
+	e, err := s.admit(ctx, c, *r, order)
 	if err != nil {
 		return nil, err
 	}
@@ -117,12 +122,6 @@ func (o *WorkOrder) place() place { return place{o.Product, o.Site} }
 
 // admit checks everything about a request that needs no transaction.
 func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *string) (*enrolling, error) {
-	born := c.Principal.IDevID
-	if born != nil {
-		if err := born.asked(&r); err != nil {
-			return nil, err
-		}
-	}
 	if err := CheckDeviceID("deviceId", r.DeviceID); err != nil {
 		return nil, err
 	}
@@ -145,6 +144,7 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 	if renews {
 		renewed = token.DeviceID // another device's is refused when the token is spent
 	}
+	born := c.Principal.IDevID
 	if born != nil {
 		*known = order
 		if renews, err = s.supersedes(ctx, born); err != nil {

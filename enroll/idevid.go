@@ -184,6 +184,9 @@ func (d *IDevID) asked(r *EnrollRequest) error {
 	if r.WorkOrder != "" && r.WorkOrder != d.Entry.WorkOrder {
 		return ca.Errorf(KindForbidden, "workOrder", hint, "the manifest has this device for another work order")
 	}
+	if d.Entry.WorkOrder == "" && r.Profile != "" && r.Profile != "device" { // a work order chooses it, and no device
+		return ca.Errorf(KindForbidden, "profile", "leave it out; or name a work order of that profile in the manifest", "the manifest has this device for no work order, and so for profile device")
+	}
 	r.DeviceID, r.WorkOrder = d.Entry.DeviceID, d.Entry.WorkOrder
 	return nil
 }

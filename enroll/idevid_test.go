@@ -153,6 +153,38 @@ func TestIDevID_I1_I5_I6_I19(t *testing.T) {
 	})
 }
 
+// What is refused is counted for the manifest's work order, under its device.
+func TestRefusedIDevID(t *testing.T) {
+	t.Parallel()
+	s, m := newSite(t), newMaker(t)
+	s.order("WO", 1, enroll.NewToken{})
+	s.acme(m, false, "subjectSerial,deviceId,workOrder\nSN 1,pump-1,WO\nSN 2,pump-2,WO\n")
+	must(s.EnrollDevice(s.ctx, s.comes(m.born("SN 1"), ""), enroll.EnrollRequest{CSR: newCSR(t, newKey(t), "")}))
+	_, err := s.EnrollDevice(s.ctx, s.comes(m.born("SN 2"), ""), enroll.EnrollRequest{CSR: newCSR(t, newKey(t), "")})
+	s.wantKind(err, enroll.KindQuotaReached, "workOrder")
+	s.must(s.SaveRefusals(s.ctx))
+	p := must(s.WorkOrderProgress(s.ctx, "WO"))
+	if len(p.LastRefused) != 1 || p.LastRefused[0].Device != "pump-2" || p.LastRefused[0].Kind != enroll.KindQuotaReached {
+		t.Errorf("%+v", p)
+	}
+}
+
+// A device does not choose its profile: its work order does, and without one it
+// is device.
+func TestIDevIDProfile(t *testing.T) {
+	t.Parallel()
+	s, m := newSite(t), newMaker(t)
+	s.acme(m, false, "subjectSerial,deviceId\nSN 1,pump-1\n")
+	call := s.comes(m.born("SN 1"), "")
+	for _, profile := range []string{"broker", "canary", "device-wide", "none"} {
+		_, err := s.EnrollDevice(s.ctx, call, enroll.EnrollRequest{CSR: newCSR(t, newKey(t), ""), Profile: profile})
+		s.wantKind(err, enroll.KindForbidden, "profile")
+	}
+	if e := must(s.EnrollDevice(s.ctx, call, enroll.EnrollRequest{CSR: newCSR(t, newKey(t), ""), Profile: "device"})); e.Certificate.Profile != "device" {
+		t.Errorf("profile %s", e.Certificate.Profile)
+	}
+}
+
 // One certificate of birth enrolls once, whoever asks at the same time, at
 // whichever server.
 func TestRacingIDevIDs_I6(t *testing.T) {
@@ -433,4 +465,22 @@ func manyLines(n int) string {
 		fmt.Fprintf(&b, "SN %d,d-%d\n", i, i)
 	}
 	return b.String()
+}
+
+// A manufacturer's authority that is about to end needs a person, unless it is
+// disabled.
+func TestAttentionToManufacturers(t *testing.T) {
+	t.Parallel()
+	s, m := newSite(t), newMaker(t)
+	brief := m.authority("Acme, brief")
+	brief.NotBefore, brief.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(47*time.Hour)
+	must(s.AddManufacturer(s.ctx, admin(""), enroll.NewManufacturer{ID: "brief", Certificate: ca.EncodeChain(m.sign(brief, nil, m.rootKey, m.rootKey))}))
+	s.acme(m, false, "")
+	s.wantAttention()
+	s.clock.forward(33 * time.Hour)
+	s.wantAttention("manufacturer-expiring warning manufacturer:brief open-manufacturer")
+	s.clock.forward(15 * time.Hour)
+	s.wantAttention("manufacturer-expiring critical manufacturer:brief open-manufacturer")
+	must(s.DisableManufacturer(s.ctx, admin(""), "brief"))
+	s.wantAttention()
 }

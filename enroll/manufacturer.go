@@ -189,3 +189,20 @@ func (s *Service) setManufacturer(ctx context.Context, c Call, id, action string
 	}
 	return s.store.Manufacturer(ctx, id)
 }
+
+// attentionToMakers tells of active manufacturers whose authority ends: when it
+// has, none of its certificates enrolls a device any more.
+func (s *Service) attentionToMakers(ctx context.Context, now time.Time) ([]Attention, error) {
+	makers, _, err := s.store.Manufacturers(ctx, Page{Limit: maxLooks})
+	var all []Attention
+	for _, m := range makers {
+		if m.State != ManufacturerActive {
+			continue
+		}
+		if a := lastThird(m.Certificate.NotBefore, m.NotAfter, now, "the authority of manufacturer "+m.ID); a != nil {
+			a.Kind, a.Subject, a.Action = AttentionMaker, "manufacturer:"+m.ID, ActionOpenMaker
+			all = append(all, *a)
+		}
+	}
+	return all, err
+}

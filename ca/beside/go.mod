@@ -13,6 +13,7 @@ require (
 	github.com/miekg/pkcs11 v1.1.2 // indirect
 	github.com/smallstep/certinfo v1.7.0 // indirect
 	github.com/thales-e-security/pool v0.0.2 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	k8s.io/klog/v2 v2.100.1 // indirect
 )
 

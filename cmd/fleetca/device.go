@@ -29,9 +29,9 @@ func newDeviceCommand() *cobra.Command {
 
 func newDeviceEnrollCommand(flags *clientFlags) *cobra.Command {
 	var r enroll.EnrollRequest
-	var csrFile, tokenFile, rosterFile, out string
+	var csrFile, tokenFile, rosterFile, birth, out string
 	cmd := &cobra.Command{
-		Use:   "enroll ID --out DIR | enroll --csv FILE --out DIR",
+		Use:   "enroll ID --out DIR | enroll --csv FILE --out DIR | enroll --idevid CERT,KEY --out DIR",
 		Short: "Get a device's first certificate, or those of a whole list",
 		Long: `Get a device's first certificate, with the key made here: DIR/key.pem, and
 then DIR/{certificate,chain,trust-bundle}.pem. Run again after an error it uses
@@ -43,9 +43,16 @@ from the flags csr (a PEM file, relative to the CSV file; without it the key is
 made here), workOrder, profile, attributes.NAME. What is refused is listed, and
 kept in DIR/failures.csv; the exit code is 1 then. Run again with the same file
 it goes on where it was broken off: devices that have their files are left
-alone, the others get the same certificates as an interrupted run made.`,
+alone, the others get the same certificates as an interrupted run made.
+
+With --idevid the device's certificate of its manufacturer is what admits it;
+--server is the machine listener, and the manifest says the device's id.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if birth != "" {
+				r.DeviceID = strings.Join(args, "")
+				return enrollBorn(cmd, flags, r, bornDevice{pair: birth, csr: csrFile, out: out, others: rosterFile + tokenFile})
+			}
 			if (len(args) == 1) == (rosterFile != "") {
 				return usageError(errors.New("give one device id, or --csv"), "fleetca device enroll ID --out DIR, or fleetca device enroll --csv FILE --out DIR")
 			}
@@ -85,6 +92,7 @@ alone, the others get the same certificates as an interrupted run made.`,
 	f.StringVar(&rosterFile, "csv", "", "CSV file with the devices, in place of ID")
 	f.StringVar(&csrFile, "csr", "", "PEM file with a certification request, in place of a key made here")
 	f.StringVar(&tokenFile, "enrollment-token-file", "", "file with an enrollment token")
+	f.StringVar(&birth, "idevid", "", "the device's certificate of its manufacturer, with the chain to its authority, and its key: CERT,KEY")
 	f.StringVar(&r.WorkOrder, "work-order", "", "work order that the device is built for")
 	f.StringVar(&r.Profile, "profile", "", "profile (default: the work order's)")
 	f.StringToStringVar(&r.Attributes, "attribute", nil, "attributes, NAME=VALUE")
