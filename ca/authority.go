@@ -406,6 +406,9 @@ func (s *signer) sign(p *Profile, o Order, serial SerialNumber, shard int, now t
 		hexSHA256(cert.RawSubjectPublicKeyInfo) != o.KeySHA256:
 		return nil, fmt.Errorf("sign certificate: what was signed is not what was ordered for %s", o.Holder)
 	}
+	if err := auditRelease(cert, s.Certificate, p); err != nil {
+		return nil, err
+	}
 	return cert, s.checkConstraints(cert, now)
 }
 

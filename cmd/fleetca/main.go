@@ -71,7 +71,7 @@ then the file.`,
 		}
 	}
 	add("server", newDemoCommand(), newInitCommand(), newServeCommand(), newMigrateCommand(), newSeedCommand(), newBackupCommand(), newRestoreCommand(), newUserCommand(), newInstallCommand(), newDoctorCommand(), newPassphraseCommand(), newRootCommandGroup())
-	add("client", newLoginCommand(), newLogoutCommand(), newDeviceCommand(), newBrokerCommand(), newOrderCommand(), newTokenCommand(), newCertCommand(), newIssuerCommand(), newProfileCommand(), newManufacturerCommand(), newTrustCommand())
+	add("client", newLoginCommand(), newLogoutCommand(), newDeviceCommand(), newBrokerCommand(), newOrderCommand(), newTokenCommand(), newCertCommand(), newIssuerCommand(), newProfileCommand(), newAuditCommand(), newManufacturerCommand(), newTrustCommand())
 	root.AddCommand(newVerifyCommand(), newVersionCommand())
 	checkArguments(root)
 	return root
