@@ -100,18 +100,13 @@ func (s *Service) makersOf(ctx context.Context, peer []*x509.Certificate) ([]*Ma
 	}
 	known := map[string]*Manufacturer{} // by fingerprint
 	opts := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: s.cfg.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	for page := (Page{Limit: 500}); ; {
-		some, next, err := s.store.Manufacturers(ctx, page)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range some {
-			known[m.SHA256] = m
-			opts.Roots.AddCert(m.Certificate)
-		}
-		if page.Cursor = next; next == "" {
-			break
-		}
+	all, err := s.makers.get(ctx, struct{}{}, s.allMakers)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range all {
+		known[m.SHA256] = m
+		opts.Roots.AddCert(m.Certificate)
 	}
 	for _, c := range peer[1:] {
 		opts.Intermediates.AddCert(c)
@@ -136,6 +131,21 @@ func (s *Service) makersOf(ctx context.Context, peer []*x509.Certificate) ([]*Ma
 		return nil, ca.Errorf(KindUnknownManufacturer, "", "an admin may enable it: fleetca manufacturer update "+disabled.ID+" --state active", "manufacturer %s is disabled", disabled.ID)
 	}
 	return makers, nil
+}
+
+// allMakers reads every manufacturer.
+func (s *Service) allMakers(ctx context.Context) ([]*Manufacturer, error) {
+	var all []*Manufacturer
+	for page := (Page{Limit: 500}); ; {
+		some, next, err := s.store.Manufacturers(ctx, page)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+		if page.Cursor = next; next == "" {
+			return all, nil
+		}
+	}
 }
 
 // checkIDevID refuses what no certificate of a device may be, whoever signed it.

@@ -83,6 +83,7 @@ type Service struct {
 	// What nearly every enrollment reads.
 	tokens fresh[string, *APIToken] // by hash
 	orders fresh[string, profiledOrder]
+	makers fresh[struct{}, []*Manufacturer]
 	toDial recent[*Broker]
 
 	profiles fresh[string, *StoredProfile]

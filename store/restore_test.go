@@ -289,6 +289,10 @@ func TestRestoreSettles_I20(t *testing.T) {
 		if err != nil || (disabled == 0) != (keep == KeepUsers) {
 			t.Errorf("keep %q: disabled %d, %v", keep, disabled, err)
 		}
+		maker, err := to.Manufacturer(t.Context(), "maker")
+		if err != nil || (maker.State == enroll.ManufacturerActive) != (keep == KeepManufacturers) {
+			t.Errorf("keep %q: %+v, %v", keep, maker, err)
+		}
 		for _, k := range Keeps() {
 			if n, voided := r.Voided[k]; voided == (k == keep) || voided && n != 1 {
 				t.Errorf("keep %q: %d of %s are voided", keep, n, k)

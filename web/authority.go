@@ -167,11 +167,15 @@ type makerRow struct {
 // makersShown bounds the manufacturers on the page.
 const makersShown = 100
 
+func (v *visit) makerRow(m *enroll.Manufacturer) makerRow {
+	return makerRow{m, lifeOf(m.Certificate.NotBefore, m.NotAfter, v.site.now())}
+}
+
 func (v *visit) makers() ([]makerRow, error) {
 	all, _, err := v.site.service.Manufacturers(v.ctx(), enroll.Page{Limit: makersShown})
 	var rows []makerRow
 	for _, m := range all {
-		rows = append(rows, makerRow{m, lifeOf(m.Certificate.NotBefore, m.NotAfter, v.site.now())})
+		rows = append(rows, v.makerRow(m))
 	}
 	return rows, err
 }

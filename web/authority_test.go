@@ -124,27 +124,47 @@ func TestAuthorityManufacturers(t *testing.T) {
 	s := newSite(t)
 	v := s.as(enroll.RoleAuditor)
 	v.get("/authority").has("There is no manufacturer.")
+	s.maker("deviceId,subjectSerial\na,1\nb,2\n")
+	row := v.get("/authority").Find("[data-part=makers] tbody tr")
+	if text := row.Text(); row.Length() != 1 || !strings.Contains(text, `CN=\<b\>Acme\</b\>`) || row.Find("td.number").First().Text() != "2" || !strings.Contains(text, "once") {
+		t.Errorf("%q", text)
+	}
+	const at = "/authority/manufacturers/acme"
+	p := v.get(at).has("0 of 2 devices", "CN=\\<b\\>Acme", "once", "not yet").count("[data-part=manifest] tbody tr", 2).count("form[action$=manifest], form[action$=removal], form[action$=disabling]", 0)
+	if hrefs := v.get("/authority").Find(`a[href="` + at + `"]`); hrefs.Length() != 1 || p.status != http.StatusOK {
+		t.Errorf("%d links, %d", hrefs.Length(), p.status)
+	}
+	// The factory adds lines, by hand; a mistake is shown beside what was typed.
+	f := s.as(enroll.RoleFactory)
+	f.get(at).count("form[action$=manifest]", 1).count("form[action$=removal]", 2).count("form[action$=disabling]", 0)
+	f.post(at+"/manifest", "csv", "deviceId,subjectSerial\nc,1\n").want(http.StatusConflict).has("the certificate of device", "is in the manifest as device", "c,1")
+	f.post(at+"/manifest", "csv", "deviceId,subjectSerial\nc,3\nc,4\n").want(http.StatusUnprocessableEntity).has("line 3: device c is on line 2 already")
+	f.post(at+"/manifest", "csv", "deviceId,subjectSerial\nc,3\n").noted("The lines are in the manifest").count("[data-part=manifest] tbody tr", 3)
+	f.post(at+"/removal", "device", "a").noted("off the manifest").count("[data-part=manifest] tbody tr", 2)
+	f.post(at + "/disabling").want(http.StatusForbidden)
+	s.as(enroll.RoleSecurity).post(at+"/disabling").noted("The manufacturer is disabled").count("[data-part=title] .state.bad", 1).count("form[action$=enabling]", 0)
+	v.get("/authority").count("[data-part=makers] .state.bad", 1)
+	s.as(enroll.RoleAdmin).post(at+"/enabling").noted("enabled again").count("[data-part=title] .state.ok", 1)
+	v.get("/authority/manufacturers/none").want(http.StatusNotFound)
+}
+
+// maker adds the manufacturer acme, with a manifest.
+func (s *site) maker(manifest string) {
+	s.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	s.must(err)
-	der, err := x509.CreateCertificate(rand.Reader, maker, maker, key.Public(), key)
+	der, err := x509.CreateCertificate(rand.Reader, makerTemplate, makerTemplate, key.Public(), key)
 	s.must(err)
 	cert, err := x509.ParseCertificate(der)
 	s.must(err)
 	_, err = s.service.AddManufacturer(s.ctx, admin(), enroll.NewManufacturer{ID: "acme", Certificate: ca.EncodeChain(cert)})
 	s.must(err)
-	_, err = s.service.AddManifest(s.ctx, admin(), "acme", enroll.ManifestRequest{CSV: "deviceId,subjectSerial\na,1\nb,2\n"})
+	_, err = s.service.AddManifest(s.ctx, admin(), "acme", enroll.ManifestRequest{CSV: manifest})
 	s.must(err)
-	row := v.get("/authority").Find("[data-part=makers] tbody tr")
-	if text := row.Text(); row.Length() != 1 || !strings.Contains(text, `CN=\<b\>Acme\</b\>`) || row.Find("td.number").First().Text() != "2" || !strings.Contains(text, "once") {
-		t.Errorf("%q", text)
-	}
-	_, err = s.service.DisableManufacturer(s.ctx, admin(), "acme")
-	s.must(err)
-	v.get("/authority").count("[data-part=makers] .state.bad", 1)
 }
 
-// maker is a manufacturer's authority.
-var maker = &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "<b>Acme</b>"}, NotBefore: time.Now().Add(-time.Hour),
+// makerTemplate is a manufacturer's authority.
+var makerTemplate = &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "<b>Acme</b>"}, NotBefore: time.Now().Add(-time.Hour),
 	NotAfter: time.Now().AddDate(10, 0, 0), BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign}
 
 // What is about to end is marked, by sign and word: a CRL at half of its life

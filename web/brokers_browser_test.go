@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -160,6 +161,9 @@ func TestBrowserFactoryPagesAreAccessible(t *testing.T) {
 		_, err := s.service.VerifyBroker(s.ctx, admin(), id, false)
 		s.must(err)
 	}
+	_, err = s.service.SetCRLShards(s.ctx, admin(), "device", enroll.ShardsRequest{Shards: 15})
+	s.must(err)
+	s.maker("deviceId,subjectSerial,sha256,workOrder\nm1,PID:A7 SN:0001,,wo-1\nm2,," + strings.Repeat("ab", 32) + ",\n")
 	kept := s.saveReport("attic", &mqtts.Report{Verdict: mqtts.VerdictFail, StartedAt: time.Now(), Steps: []mqtts.Step{{Name: mqtts.StepTCP, Result: mqtts.ResultWarn, DurationMs: 1}},
 		Checks: []mqtts.Check{{Name: mqtts.CheckExpired, Result: mqtts.CheckFail, Diagnosis: []mqtts.Diagnosis{{Severity: mqtts.SeverityWarning, Message: "m", Fix: "f"}}}}})
 	rotation, err := s.service.RotateBroker(s.ctx, admin(), "hall", true)
@@ -169,7 +173,7 @@ func TestBrowserFactoryPagesAreAccessible(t *testing.T) {
 		b := s.browser(enroll.RoleAdmin, theme)
 		for _, path := range []string{
 			"/brokers", "/brokers/hall", "/brokers/attic", "/brokers/hall/rotate", "/brokers/attic/verifications", "/brokers/attic/verifications/" + kept.ID,
-			"/rotations", "/rotations/" + rotation.ID, "/work-orders", "/work-orders/wo-1", "/authority",
+			"/rotations", "/rotations/" + rotation.ID, "/work-orders", "/work-orders/wo-1", "/authority", "/authority/manufacturers/acme",
 		} {
 			b.Open(path)
 			browsertest.Eval[bool](b, `document.querySelectorAll("main details").forEach(d => d.open = true), true`)

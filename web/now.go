@@ -43,7 +43,7 @@ var pagesOf = map[string]struct {
 }{
 	"broker": {"/brokers/", enroll.MayLook}, "device": {"/devices/", enroll.MayLook}, "certificate": {"/certificates/", enroll.MayLook},
 	"revocation": {"/revocations/", enroll.MayLook}, "bulk": {"/bulk/", enroll.MayLook}, "issuer": {"/authority", enroll.MayLook}, "profile": {"/authority/profiles/", enroll.MayLook},
-	"rotation": {"/rotations/", enroll.MaySeeRotations}, "work-order": {"/work-orders/", enroll.MaySeeOrders}, "manufacturer": {"/authority", enroll.MayLook},
+	"rotation": {"/rotations/", enroll.MaySeeRotations}, "work-order": {"/work-orders/", enroll.MaySeeOrders}, "manufacturer": {"/authority/manufacturers/", enroll.MayLook},
 	"user": {"/access", enroll.MayAdminister}, "token": {"/access/tokens", enroll.MayAdminister},
 }
 
@@ -73,7 +73,7 @@ var buttons = map[enroll.AttentionAction]struct {
 	enroll.ActionOpenRevocation: {"See the steps", enroll.MayLook, func(page string, _ enroll.Attention) string { return page }, false},
 	enroll.ActionRaiseQuota:     {"Raise or close…", enroll.MayRegister, func(page string, _ enroll.Attention) string { return page }, false},
 	enroll.ActionOpenIssuer:     {"Look at it", enroll.MayLook, func(string, enroll.Attention) string { return "/authority" }, false},
-	enroll.ActionOpenMaker:      {"Look at it", enroll.MayLook, func(string, enroll.Attention) string { return "/authority#makers-title" }, false},
+	enroll.ActionOpenMaker:      {"Look at it", enroll.MayLook, func(page string, _ enroll.Attention) string { return page }, false},
 	enroll.ActionSignRootCRL:    {"How to", enroll.MayLook, func(string, enroll.Attention) string { return "/authority#root-crl" }, false},
 	enroll.ActionListDevices:    {"List them", enroll.MayLook, func(_ string, a enroll.Attention) string { return "/devices?q=" + url.QueryEscape(a.Query) }, false},
 }

@@ -31,7 +31,7 @@ const (
 // routes is the table of the dashboard.
 func routes() []route {
 	return slices.Concat(accountRoutes(), nowRoutes(), auditRoutes(), accessRoutes(),
-		brokersRoutes(), brokerRoutes(), verificationRoutes(), rotationRoutes(), ordersRoutes(), orderRoutes(), authorityRoutes(), profileRoutes(),
+		brokersRoutes(), brokerRoutes(), verificationRoutes(), rotationRoutes(), ordersRoutes(), orderRoutes(), authorityRoutes(), manufacturerRoutes(), profileRoutes(),
 		devicesRoutes(), bulkRoutes(), deviceRoutes(), revokeRoutes(), revocationRoutes(), certificateRoutes())
 }
 
@@ -48,6 +48,11 @@ var notes = map[string]string{
 	"user-disabled":    "The user is kept out, and the user's sessions have ended.",
 	"user-enabled":     "The user can sign in again.",
 	"token-revoked":    "The token has ended.",
+
+	"manifest-added":        "The lines are in the manifest: these devices enroll with their manufacturer's certificates.",
+	"manifest-removed":      "The device is off the manifest: its manufacturer's certificate enrolls it no more.",
+	"manufacturer-disabled": "The manufacturer is disabled: nothing enrolls with its certificates.",
+	"manufacturer-enabled":  "The manufacturer is enabled again.",
 
 	"broker-registered": "The broker is registered. Verify it now, to see whether it serves what it should.",
 	"broker-verified":   "The broker was looked at: what was seen stands below.",
