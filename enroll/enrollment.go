@@ -387,7 +387,7 @@ func (s *Service) replayedEnrollment(ctx context.Context, r *Replay) (*Enrollmen
 // issueFor signs and records.
 func (s *Service) issueFor(ctx context.Context, e *enrolling) (*ca.Certificate, error) {
 	holder := ca.Holder{Kind: ca.HolderDevice, ID: e.deviceID}
-	plain := e.claim.Replaces == "" && !e.claim.Device.Supersedes && e.claim.IDevID == nil
+	plain := !e.claim.Device.Supersedes && e.claim.IDevID == nil
 	if !plain || s.caution.is(time.Now()) {
 		if err := s.checkClaim(ctx, e, holder); err != nil {
 			return nil, err

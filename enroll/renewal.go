@@ -89,7 +89,7 @@ func (s *Service) renewedBefore(ctx context.Context, e *enrolling, current *ca.C
 			return s.replayedEnrollment(ctx, r)
 		}
 	}
-	d, err := s.store.Device(ctx, e.deviceID)
+	d, err := s.store.DeviceToRenew(ctx, e.deviceID)
 	if err != nil {
 		return nil, err
 	}

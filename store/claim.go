@@ -32,7 +32,7 @@ func (s *Store) Commit(ctx context.Context, batch []ca.Issuance) []error {
 		}
 		index = append(index, i)
 		change := &pending{do: func(ctx context.Context, q tx) error { return s.apply(ctx, q, is) }}
-		if isFirst(is.claim) && len(is.Jobs) == 0 {
+		if (isFirst(is.claim) || isRenewal(is.claim)) && len(is.Jobs) == 0 {
 			change.plain = is
 		}
 		changes = append(changes, change)
@@ -307,6 +307,12 @@ func (s *Store) CheckClaim(ctx context.Context, claim *enroll.Claim, holder ca.H
 // enrollment, of which nearly all are granted.
 func isFirst(c *enroll.Claim) bool {
 	return c.Device != nil && !c.Device.Supersedes && c.Replaces == "" && c.IDevID == nil
+}
+
+// isRenewal reports whether a claim is of the plain kind, a device's renewal
+// without a limit of good certificates.
+func isRenewal(c *enroll.Claim) bool {
+	return c.Device != nil && !c.Device.Supersedes && c.Replaces != "" && c.IDevID == nil && c.Token == nil && c.MaxActive == 0
 }
 
 // A first is what a first enrollment must find free.

@@ -224,8 +224,8 @@ func (c *committer) transact(batch []*pending) error {
 	together := len(batch) > 1 || len(plain) == 1
 	var err error
 	for tries := 0; tries < maxTries; {
-		if together && len(rest) == 0 {
-			err = c.store.db.(*postgresEngine).recordTogether(ctx, plain, micros(c.store.now()))
+		if together && len(rest) == 0 && len(plain) == 1 {
+			err = c.store.db.(*postgresEngine).recordTogether(ctx, plain[0], micros(c.store.now()))
 		} else {
 			err = c.store.db.update(ctx, func(q tx) error {
 				switch {
@@ -255,16 +255,25 @@ func (c *committer) transact(batch []*pending) error {
 	return err
 }
 
-// plain splits a batch into the plain first enrollments that PostgreSQL records
-// by one statement, and the rest.
-func (c *committer) plain(batch []*pending) (plain []*issuance, rest []*pending) {
+// plain splits a batch into those that PostgreSQL records by one statement, first
+// enrollments and renewals, and the rest.
+func (c *committer) plain(batch []*pending) (plain [][]*issuance, rest []*pending) {
 	_, can := c.store.db.(*postgresEngine)
+	var first, renewals []*issuance
 	for _, w := range batch {
 		w.err = nil
-		if can && w.plain != nil {
-			plain = append(plain, w.plain)
-		} else {
+		switch {
+		case !can || w.plain == nil:
 			rest = append(rest, w)
+		case isRenewal(w.plain.claim):
+			renewals = append(renewals, w.plain)
+		default:
+			first = append(first, w.plain)
+		}
+	}
+	for _, some := range [][]*issuance{first, renewals} {
+		if len(some) > 0 {
+			plain = append(plain, some)
 		}
 	}
 	return plain, rest
@@ -272,7 +281,7 @@ func (c *committer) plain(batch []*pending) (plain []*issuance, rest []*pending)
 
 // runTogether runs changes without savepoints: errNotTogether when one is
 // refused.
-func (c *committer) runTogether(ctx context.Context, q tx, plain []*issuance, rest []*pending) error {
+func (c *committer) runTogether(ctx context.Context, q tx, plain [][]*issuance, rest []*pending) error {
 	for _, w := range rest {
 		if err := w.do(ctx, q); err != nil {
 			if c.store.db.fault(err) == faultRetry {
@@ -281,10 +290,12 @@ func (c *committer) runTogether(ctx context.Context, q tx, plain []*issuance, re
 			return fmt.Errorf("%w: %w", errNotTogether, err)
 		}
 	}
-	if len(plain) == 0 {
-		return nil
+	for _, some := range plain {
+		if err := recordTogether(ctx, q.(*postgresTx).tx, some, micros(c.store.now())); err != nil {
+			return err
+		}
 	}
-	return recordTogether(ctx, q.(*postgresTx).tx, plain, micros(c.store.now()))
+	return nil
 }
 
 // runUnderSavepoint runs one change of several and keeps its error with it.

@@ -10,8 +10,11 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-// certificatesShown is how many of a device's certificates come with it.
-const certificatesShown = 100
+// How many of a device's certificates come with it.
+const (
+	certificatesShown   = 100
+	certificatesToRenew = 3
+)
 
 const (
 	deviceColumns = `id, status, group_name, attributes, work_order, trust_generation, created_at, last_seen_at, not_after`
@@ -58,17 +61,36 @@ func (s *Store) CreateDevice(ctx context.Context, d enroll.Device, c enroll.Chan
 func (s *Store) Device(ctx context.Context, id string) (*enroll.Device, error) {
 	var d *enroll.Device
 	err := s.db.snapshot(ctx, func(q querier) (err error) {
-		if d, err = device(ctx, q, id); err != nil {
-			return err
-		}
-		certs, err := certificatesOf(ctx, q, ca.Holder{Kind: ca.HolderDevice, ID: id}, certificatesShown)
-		d.Certificates = append(d.Certificates, certs...)
+		d, err = deviceWithCertificates(ctx, q, id, certificatesShown)
 		return err
 	})
 	if err != nil {
 		return nil, s.explain("read device", err)
 	}
 	return d, nil
+}
+
+// DeviceToRenew implements enroll.DeviceStore.
+func (s *Store) DeviceToRenew(ctx context.Context, id string) (*enroll.Device, error) {
+	if s.renewed.ask == nil {
+		d, err := deviceWithCertificates(ctx, s.db, id, certificatesToRenew)
+		return d, s.explain("read device", err)
+	}
+	d, err := s.renewed.get(ctx, id)
+	if err == nil && d == nil {
+		err = notFound("deviceId", "device", id)
+	}
+	return d, s.explain("read device", err)
+}
+
+func deviceWithCertificates(ctx context.Context, q querier, id string, most int) (*enroll.Device, error) {
+	d, err := device(ctx, q, id)
+	if err != nil {
+		return nil, err
+	}
+	certs, err := certificatesOf(ctx, q, ca.Holder{Kind: ca.HolderDevice, ID: id}, most)
+	d.Certificates = append(d.Certificates, certs...)
+	return d, err
 }
 
 // device reads a device without its certificates.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 )
 
@@ -35,7 +36,9 @@ type Store struct {
 	clock   func() time.Time
 	onEvent func(enroll.Event) []enroll.Job
 	writes  *committer
-	firsts  group[first]
+	firsts  group[first, bool]
+	serials group[ca.SerialNumber, *ca.Certificate] // nil for one that there is not
+	renewed group[string, *enroll.Device]           // by id, nil for one that there is not
 }
 
 var _ enroll.Store = (*Store)(nil)
@@ -58,6 +61,9 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, errors.Join(s.explain("read the schema version", err), db.close())
 	}
 	s.writes, s.firsts.ask = newCommitter(s), s.allFree
+	if p, ok := db.(*postgresEngine); ok {
+		s.serials.ask, s.renewed.ask = p.certificates, p.devicesToRenew
+	}
 	return s, nil
 }
 

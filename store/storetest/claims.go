@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"encoding/hex"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -103,6 +104,48 @@ var claimTests = []test{
 		f.must(err)
 		if len(d.Certificates) != 2 || d.Certificates[0].SerialNumber != i.Certificate.SerialNumber || d.TrustGeneration != 2 {
 			f.Fatalf("device is %+v", d)
+		}
+	}},
+	{"renewals of a batch are granted or fail each by itself", func(f *fixture) {
+		old := map[string]ca.Certificate{}
+		for _, id := range []string{"same", "other", "held", "gone", "bad", "theirs"} {
+			old[id] = f.enroll(id)
+		}
+		f.must(f.store.HoldDevice(f.ctx, "held", f.now, f.change("device.hold", "device:held")))
+		f.revokeCertificate(old["gone"].SerialNumber, ca.ReasonSuperseded)
+		// A device whose key was compromised, and that has another certificate since.
+		next := f.renewal(old["bad"])
+		next.Certificate.KeySHA256 = hex.EncodeToString(sum("its second key"))
+		f.must(f.commit(next))
+		f.revokeCertificate(old["bad"].SerialNumber, ca.ReasonKeyCompromise)
+
+		rekey := func(id string, key string) ca.Issuance {
+			i := f.renewal(old[id])
+			i.Certificate.KeySHA256 = key
+			return i
+		}
+		compromised := f.renewal(next.Certificate)
+		compromised.Certificate.KeySHA256 = old["bad"].KeySHA256
+		batch := []ca.Issuance{
+			f.renewal(old["same"]), rekey("other", hex.EncodeToString(sum("a new key"))), f.enrollment("first"),
+			f.renewal(old["held"]), f.renewal(old["gone"]), compromised, rekey("theirs", old["same"].KeySHA256),
+		}
+		want := []ca.Kind{"", "", "", enroll.KindDeviceHeld, ca.KindRevoked, ca.KindBlockedKey, enroll.KindDuplicateKey}
+		for n, err := range f.store.Commit(f.ctx, batch) {
+			if want[n] == "" {
+				f.must(err)
+			} else {
+				f.wantKind(err, want[n])
+			}
+		}
+		for n, kind := range want {
+			_, err := f.store.Certificate(f.ctx, batch[n].Certificate.SerialNumber)
+			if found := err == nil; found != (kind == "") {
+				f.Errorf("item %d is recorded: %v", n, found)
+			}
+		}
+		for _, err := range f.store.Commit(f.ctx, []ca.Issuance{f.renewal(batch[0].Certificate), f.renewal(batch[1].Certificate), f.renewal(batch[2].Certificate)}) {
+			f.must(err)
 		}
 	}},
 	{"a device enrolls once", func(f *fixture) {
