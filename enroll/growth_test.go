@@ -62,14 +62,14 @@ func compareCosts(t *testing.T, small, large int, database func(name string) str
 				took[i] = append(took[i], time.Since(began))
 			}
 		}
-		var medians [2]time.Duration
+		var medians, least [2]time.Duration // the least has the least of what else the machine does
 		for i := range took {
 			slices.Sort(took[i])
-			medians[i] = took[i][rounds/2]
+			medians[i], least[i] = took[i][rounds/2], took[i][0]
 		}
 		report += fmt.Sprintf("\n%-24s %8.2f ms %8.2f ms  %.2f", name, ms(medians[0]), ms(medians[1]), float64(medians[1])/float64(medians[0]))
-		if medians[1] > most*medians[0]+noise {
-			t.Errorf("%s takes %v with %d devices, and %v with %d", name, medians[0], small, medians[1], large)
+		if least[1] > most*least[0]+noise {
+			t.Errorf("%s takes at least %v with %d devices, and %v with %d", name, least[0], small, least[1], large)
 		}
 	}
 	t.Logf("medians of %d with %d and %d devices, and their ratio:%s", rounds, small, large, report)
