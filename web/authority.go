@@ -228,7 +228,13 @@ func (v *visit) issuerNode(view enroll.IssuerView) (issuerNode, error) {
 	if err != nil {
 		return issuerNode{}, err
 	}
-	n.AllCRLs = len(crls)
+	if n.AllCRLs = len(crls); n.AllCRLs > 1 {
+		for i := range n.Downloads {
+			if label, many := manyCRLs[n.Downloads[i].Name]; many {
+				n.Downloads[i].Name = label
+			}
+		}
+	}
 	for _, crl := range crls {
 		n.CRLs = append(n.CRLs, crlFactsOf(crl.CRL, v.site.now()))
 		n.Entries += int64(crl.Entries)
@@ -240,6 +246,9 @@ func (v *visit) issuerNode(view enroll.IssuerView) (issuerNode, error) {
 	n.CRLs = n.CRLs[:min(len(n.CRLs), crlsShown)]
 	return n, nil
 }
+
+// manyCRLs says what the files of an issuer with several CRLs are called.
+var manyCRLs = map[string]string{"CRL": "CRL of shard 0", "CRL as PEM": "All CRLs as PEM"}
 
 // crlOrder sorts the states of CRLs, the worst first.
 var crlOrder = map[string]int{crlLapsed: 0, crlStale: 1, crlGood: 2}
@@ -276,13 +285,24 @@ var issuerFiles = []struct {
 		}
 		return crl.DER, nil
 	}},
-	{"crl.pem", "CRL as PEM", "application/x-pem-file", func(ctx context.Context, s *enroll.Service, id string) ([]byte, error) {
-		crl, err := s.CRL(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		return crl.PEM(), nil
-	}},
+	{"crl.pem", "CRL as PEM", "application/x-pem-file", issuerCRLs},
+}
+
+// issuerCRLs returns the newest CRL of each of an issuer's shards, one after the
+// other.
+func issuerCRLs(ctx context.Context, s *enroll.Service, id string) ([]byte, error) {
+	crls, err := s.IssuerCRLs(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if len(crls) == 0 {
+		return nil, errNoFile
+	}
+	var all []byte
+	for _, crl := range crls {
+		all = append(all, crl.PEM()...)
+	}
+	return all, nil
 }
 
 func certificateFile(ctx context.Context, s *enroll.Service, id string, encode func(*x509.Certificate) []byte) ([]byte, error) {

@@ -99,6 +99,10 @@ func TestAuthorityShowsShards_I12(t *testing.T) {
 	if text := p.Find(shards).First().Text(); !strings.Contains(text, "shard 0") {
 		t.Errorf("the first is %q", text)
 	}
+	if n := strings.Count(s.as(enroll.RoleAuditor).get("/authority/issuers/device/crl.pem").body, "BEGIN X509 CRL"); n != 20 {
+		t.Errorf("%d CRLs in the file of all", n)
+	}
+	p.has("CRL of shard 0", "All CRLs as PEM")
 	// All but one are published again, as of ten days later: the clock is the ledger's alone.
 	keys, err := authority()
 	s.must(err)
