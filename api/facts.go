@@ -130,6 +130,16 @@ var facts = map[string]schema{
 	"ProfilePlan.before":                 {"examples": []string{"Certificate:\n    Data:\n        Version: 3 (0x2)\n"}},
 	"ProfilePlan.after":                  {"examples": []string{"Certificate:\n    Data:\n        Version: 3 (0x2)\n"}},
 	"*.warnings":                         {"examples": [][]string{{"the certificate expires on 2026-12-31, and a unit may lie for 90 days before its first power-up: it would come up with an expired certificate"}}},
+	"TrustGeneration.roots":              {"examples": [][]string{{"root", "root-2"}}},
+	"Readiness.root":                     identifier("root-2", "id of the root"),
+	"Readiness.stragglers":               {"examples": [][]string{{"pump-0001"}}},
+	"Readiness.brokers":                  {"examples": [][]string{{"hall-2"}}},
+	"Approval.root":                      identifier("root-2", "id of the root"),
+	"Approval.actor":                     {"examples": []string{"user:eve"}},
+	"Approval.reason":                    {"examples": []string{"the last ones are in a drawer"}},
+	"NewApproval.reason":                 {"description": "why; it is recorded", "minLength": 1, "maxLength": 1000, "examples": []string{"the last ones are in a drawer"}},
+	"NewApproval.step":                   {replaces: true, "$ref": "#/components/schemas/RolloverStep"},
+	"TrustAcknowledgement.generation":    {"minimum": 1},
 
 	// Requests.
 	"*.token":                  {"description": "secret of an enrollment token, fce_...: the credential of those who have no other", "examples": []string{exampleToken}},

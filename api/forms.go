@@ -39,6 +39,8 @@ var examples = map[reflect.Type]any{
 		DeviceID: "pump-0001", CSR: exampleCSR, WorkOrder: "wo-1042", Attributes: map[string]string{"revision": "C"}}},
 	reflect.TypeFor[RenewalRequest]():            RenewalRequest{CSR: exampleCSR},
 	reflect.TypeFor[enroll.NewDevice]():          enroll.NewDevice{ID: "pump-0001", Group: "hall-2", Attributes: map[string]string{"revision": "C"}},
+	reflect.TypeFor[enroll.NewApproval]():        enroll.NewApproval{Step: enroll.StepSwitch, Reason: "the last ones are in a drawer"},
+	reflect.TypeFor[TrustAcknowledgement]():      TrustAcknowledgement{Generation: 2},
 	reflect.TypeFor[enroll.ShardsRequest]():      enroll.ShardsRequest{Shards: 16},
 	reflect.TypeFor[enroll.RevokeRequest]():      enroll.RevokeRequest{Reason: string(ca.ReasonKeyCompromise), Comment: "stolen on site"},
 	reflect.TypeFor[enroll.NewBroker]():          enroll.NewBroker{ID: "hall-2", URL: "mqtts://mqtt.example:8883", Names: []string{"mqtt.example"}, Kind: "mosquitto"},

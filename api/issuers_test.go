@@ -2,9 +2,11 @@ package api_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +47,7 @@ func TestI16IssuersBecomeActiveOverHTTP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.store.AddIssuers(ctx, []ca.Issuer{i}, []*ca.CRL{crl}, enroll.Change{Event: enroll.IssuerEvent(time.Now(), "local:test", "issuer.create", i)}); err != nil {
+	if err := f.store.AddIssuers(ctx, []ca.Issuer{i}, []*ca.CRL{crl}, nil, enroll.Change{Event: enroll.IssuerEvent(time.Now(), "local:test", "issuer.create", i)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.service.AdoptIssuers(ctx); err != nil {
@@ -101,6 +103,105 @@ func TestI16IssuersBecomeActiveOverHTTP(t *testing.T) {
 		if _, err := c.RetireIssuer(ctx, id); !problemIs(err, enroll.KindConflict) {
 			t.Errorf("%s retired: %v", id, err)
 		}
+	}
+}
+
+// A second root joins the trust bundle; a device says by its certificate which
+// generation it has, and each generation is served.
+func TestTrustBundlesByGeneration(t *testing.T) {
+	ctx := t.Context()
+	f, err := newFleet(context.Background(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	if err := errors.Join(f.service.SetStatusURL(ctx, f.status.URL), f.service.PublishScheduledCRLs(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	admin := f.client(t, f.people, enroll.RoleAdmin, nil)
+	deviceKey, csr, err := request("trusting")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := f.service.EnrollDevice(ctx, enroll.Call{Principal: enroll.Principal{Name: "test", Role: enroll.RoleAdmin}}, enroll.EnrollRequest{DeviceID: "trusting", CSR: csr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	device := &tls.Certificate{Certificate: [][]byte{e.Certificate.DER}, PrivateKey: deviceKey}
+	key, err := ca.CreateKeyFile(ctx, filepath.Join(f.keys.Dir, "root", "next.pem"), f.keys.Passphrase, ca.KeyP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := ca.CAPlan{ID: "root-2", Purpose: ca.PurposeRoot, CommonName: "Root 2"}
+	cert, err := ca.SignRoot(plan, key, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := plan.Issuer(cert, "root-2", "")
+	crl, err := ca.FirstCRL(ctx, i, key, 1, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.store.AddIssuers(ctx, []ca.Issuer{i}, []*ca.CRL{crl}, nil, enroll.Change{Event: enroll.IssuerEvent(time.Now(), "local:test", "issuer.create", i)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.service.AdoptIssuers(ctx); err != nil {
+		t.Fatal(err)
+	}
+	newest, err := admin.TrustBundle(ctx)
+	if err != nil || newest.Generation != 2 || strings.Count(newest.PEM, "BEGIN") != 2 {
+		t.Fatalf("%+v, %v", newest, err)
+	}
+	first, err := admin.TrustBundleOf(ctx, 1)
+	if err != nil || first.PEM != ca.EncodeChain(f.root) {
+		t.Errorf("%+v, %v", first, err)
+	}
+	if _, err := admin.TrustBundleOf(ctx, 3); !problemIs(err, ca.KindNotFound) {
+		t.Error(err)
+	}
+	var generations []int64
+	for g, err := range admin.TrustBundles(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		generations = append(generations, g.Generation)
+	}
+	if !slices.Equal(generations, []int64{2, 1}) {
+		t.Errorf("generations %v", generations)
+	}
+	r, err := admin.Readiness(ctx, "root-2", enroll.StepSwitch)
+	if err != nil || r.Ready || r.Behind != 1 || !slices.Equal(r.Stragglers, []string{"trusting"}) {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	self := f.client(t, f.machines, "", device)
+	if d, err := self.AcknowledgeTrust(ctx, "trusting", 2); err != nil || d.TrustGeneration != 2 {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if _, err := self.AcknowledgeTrust(ctx, "another", 2); !problemIs(err, enroll.KindForbidden) {
+		t.Errorf("a device spoke for another: %v", err)
+	}
+	if _, err := self.AcknowledgeTrust(ctx, "trusting", 9); !problemIs(err, ca.KindMalformed) {
+		t.Error(err)
+	}
+	if r, err = admin.Readiness(ctx, "root-2", enroll.StepSwitch); err != nil || !r.Ready {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for b, err := range admin.Brokers(ctx) { // hall-2 is driven from here
+		if err != nil || b.TrustGeneration != 2 {
+			t.Errorf("%+v, %v", b, err)
+		}
+		if _, err := admin.AcknowledgeBrokerTrust(ctx, b.ID, 2); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := admin.DropRoot(ctx, "root"); !problemIs(err, enroll.KindConflict) {
+		t.Errorf("the active root dropped: %v", err)
+	}
+	if a, err := admin.ApproveRollover(ctx, "root-2", enroll.NewApproval{Step: enroll.StepDrop, Reason: "it was a trial"}); err != nil || a.Approval == nil || !a.Ready {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if b, err := admin.DropRoot(ctx, "root-2"); err != nil || b.Generation != 3 || b.PEM != first.PEM {
+		t.Errorf("%+v, %v", b, err)
 	}
 }
 

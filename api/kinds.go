@@ -72,6 +72,7 @@ var kinds = map[ca.Kind]kindRow{
 	enroll.KindDeviceRevoked:    {status: http.StatusUnprocessableEntity, title: "Device revoked"},
 	enroll.KindDeviceHeld:       {status: http.StatusUnprocessableEntity, title: "Device on hold"},
 	enroll.KindNotPublished:     {status: http.StatusUnprocessableEntity, title: "Issuer is not published"},
+	enroll.KindNotReady:         {status: http.StatusConflict, title: "Roll-over would leave some behind"},
 	enroll.KindNoDriver:         {status: http.StatusUnprocessableEntity, title: "Broker is not driven from here"},
 
 	KindLapsed:   {status: http.StatusServiceUnavailable, title: "Status lapsed"},

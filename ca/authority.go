@@ -57,6 +57,7 @@ type Authority struct {
 	adopting sync.Mutex // held while issuers are taken over
 	mu       sync.RWMutex
 	issuers  hierarchy
+	trust    *Trust           // nil before SetTrust
 	unusable map[string]error // issuers whose key should be here, and why it is not used
 }
 
@@ -256,6 +257,16 @@ func (a *Authority) now() (time.Time, error) {
 		seen = a.clock.Load()
 	}
 	return now, nil
+}
+
+// SignerFor returns the ID of the issuer that signs for a profile, product and
+// site now.
+func (a *Authority) SignerFor(p *Profile, product, site string) (string, error) {
+	s, err := a.signerFor(p, Order{Product: product, Site: site}, a.cfg.Now())
+	if err != nil {
+		return "", err
+	}
+	return s.ID, nil
 }
 
 // signerFor returns the issuer that signs an order.
@@ -512,12 +523,74 @@ func (a *Authority) Chain(issuerID string) []*x509.Certificate {
 	})
 }
 
-// Roots returns the trust anchors, oldest first: every root that was published.
+// A Trust is the trust bundle of now: the roots in the field.
+type Trust struct {
+	Generation int64
+	Roots      []string // IDs, oldest first
+	Cross      []CrossCertificate
+}
+
+// SetTrust makes this the trust bundle. Without it every root that was published
+// is in it.
+func (a *Authority) SetTrust(t Trust) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.trust = &t
+}
+
+// Roots returns the trust anchors, oldest first.
 func (a *Authority) Roots() []*x509.Certificate {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return a.issuers.trusted()
+	if a.trust == nil {
+		return a.issuers.trusted()
+	}
+	return a.issuers.certificates(a.trust.Roots)
 }
 
-// TrustGeneration numbers the trust bundle: how many roots it ever had.
-func (a *Authority) TrustGeneration() int64 { return int64(len(a.Roots())) }
+// TrustGeneration numbers the trust bundle.
+func (a *Authority) TrustGeneration() int64 {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.trust == nil {
+		return int64(len(a.issuers.trusted()))
+	}
+	return a.trust.Generation
+}
+
+// ServedChain is Chain for certificates that are shown to who may trust an older
+// root alone: with the cross-certificates of its root by those before it in the
+// trust bundle.
+func (a *Authority) ServedChain(issuerID string) []*x509.Certificate {
+	chain := a.Chain(issuerID)
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.trust == nil {
+		return chain
+	}
+	root := a.issuers.rootOf(issuerID)
+	own := slices.Index(a.trust.Roots, root)
+	for _, x := range a.trust.Cross {
+		if by := slices.Index(a.trust.Roots, x.By); x.Root == root && by >= 0 && by < own {
+			chain = append(chain, x.Certificate)
+		}
+	}
+	return chain
+}
+
+// RootOf returns the ID of the root that an issuer's chain ends in; empty when
+// there is no such issuer.
+func (a *Authority) RootOf(issuerID string) string {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.issuers.rootOf(issuerID)
+}
+
+// Trusts reports whether an issuer's root is to be trusted: it was not dropped
+// from the trust bundle.
+func (a *Authority) Trusts(issuerID string) bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	root := a.issuers[a.issuers.rootOf(issuerID)]
+	return root != nil && (a.trust == nil || root.State == IssuerCreated || slices.Contains(a.trust.Roots, root.ID))
+}

@@ -61,6 +61,32 @@ func (h hierarchy) chain(id string) []*x509.Certificate {
 	return chain
 }
 
+// certificates returns those of some issuers, in their order.
+func (h hierarchy) certificates(ids []string) []*x509.Certificate {
+	var all []*x509.Certificate
+	for _, id := range ids {
+		if s := h[id]; s != nil {
+			all = append(all, s.Certificate)
+		}
+	}
+	return all
+}
+
+// rootOf follows Parent to the root's ID; empty for an issuer that is not there.
+func (h hierarchy) rootOf(id string) string {
+	for range len(h) {
+		s := h[id]
+		if s == nil {
+			return ""
+		}
+		if s.Parent == id {
+			return id
+		}
+		id = s.Parent
+	}
+	return ""
+}
+
 // checkChain verifies one issuer's chain up to a root for every usage that its
 // profiles give, before it signs anything (I3), and notes from when to when it
 // is valid. Whether that is now is asked when it signs: a server must come up

@@ -1,10 +1,24 @@
 package ca
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"time"
 )
+
+// A CrossCertificate is a root's name and key, signed by another root.
+type CrossCertificate struct {
+	Root, By    string // issuer IDs
+	Certificate *x509.Certificate
+}
+
+// Of reports whether the certificate is the root's name and key, signed by the
+// other.
+func (x CrossCertificate) Of(root, by *x509.Certificate) bool {
+	return bytes.Equal(x.Certificate.RawSubject, root.RawSubject) && bytes.Equal(x.Certificate.RawSubjectPublicKeyInfo, root.RawSubjectPublicKeyInfo) &&
+		x.Certificate.IsCA && !x.Certificate.Equal(root) && x.Certificate.CheckSignatureFrom(by) == nil
+}
 
 // CrossSign signs the name and the key of a root with another root's key, so that
 // who trusts the other alone can verify what the root signed: new by old while

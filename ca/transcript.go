@@ -220,11 +220,8 @@ func (v *ceremonyCheck) checkCross(c *Ceremony) error {
 		if err != nil {
 			return err
 		}
-		if !bytes.Equal(cert.RawSubject, p.subject.RawSubject) || !bytes.Equal(cert.RawSubjectPublicKeyInfo, p.subject.RawSubjectPublicKeyInfo) || !cert.IsCA {
-			return fmt.Errorf("%s is not of the root %s", p.name, p.subject.Subject)
-		}
-		if err := cert.CheckSignatureFrom(p.by); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+		if !(CrossCertificate{Certificate: cert}).Of(p.subject, p.by) {
+			return fmt.Errorf("%s is not the root %s, signed by %s", p.name, p.subject.Subject, p.by.Subject)
 		}
 	}
 	return nil

@@ -236,6 +236,11 @@ func (s *Service) issueBroker(ctx context.Context, c Call, b *Broker, request *c
 	if err := checkBrokerNames(request, b); err != nil {
 		return nil, err
 	}
+	if b.Certificate != nil { // the first one switches nothing
+		if err := s.mayIssueFor(ctx, b); err != nil {
+			return nil, err
+		}
+	}
 	claim := Claim{}
 	if c.IdempotencyKey != "" {
 		sum := sha256.Sum256(append([]byte(b.ID+"\x00"), request.InfoSHA256...))
@@ -266,6 +271,23 @@ func (s *Service) issueBroker(ctx context.Context, c Call, b *Broker, request *c
 	}
 	order.DNSNames, order.IPs = splitNames(b.Names)
 	return s.ca.Issue(ctx, order)
+}
+
+// mayIssueFor refuses to switch a broker to another root than its newest
+// certificate's while devices would be left behind.
+func (s *Service) mayIssueFor(ctx context.Context, b *Broker) error {
+	profile, err := s.beginProfile(ctx, brokerProfile)(ctx)
+	if err != nil {
+		return err
+	}
+	next, err := s.ca.SignerFor(profile, b.Product, b.Site)
+	if err != nil {
+		return err
+	}
+	if b.Certificate != nil && s.ca.RootOf(b.Certificate.IssuerID) == s.ca.RootOf(next) {
+		return nil
+	}
+	return s.mayTake(ctx, next, StepSwitch)
 }
 
 // splitNames returns the DNS names and the IP addresses among names.

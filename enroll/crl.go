@@ -183,7 +183,7 @@ func (s *Service) PublishScheduledCRLs(ctx context.Context) error {
 // hold up the others; one whose key cannot be used is logged.
 func (s *Service) publishDue(ctx context.Context) (published bool, err error) {
 	var errs []error
-	if err := s.AdoptIssuers(ctx); err != nil { // a broker that is down, say; tried again within seconds
+	if err := s.takeOverIssuers(ctx); err != nil { // a broker that is down, say; tried again within seconds
 		s.log.WarnContext(ctx, "take over issuers", "error", err)
 	}
 	unusable := s.ca.Unusable()

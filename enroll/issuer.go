@@ -27,9 +27,32 @@ import (
 // Servers on one database learn of each step within seconds.
 
 // AdoptIssuers takes over what the store says of issuers, which another process
-// may have made or changed: new ones, their states, and over how many CRLs they
-// are spread. Those that are new get published.
+// may have made or changed: new ones, their states, over how many CRLs they are
+// spread, and the trust bundle. Those that are new get published, and brokers get
+// the CAs of devices.
 func (s *Service) AdoptIssuers(ctx context.Context) error {
+	return errors.Join(s.takeOverIssuers(ctx), s.settleBrokers(ctx))
+}
+
+// settleBrokers hands the CAs of devices to every broker with a driver, until
+// all have taken them, and notes that they have.
+func (s *Service) settleBrokers(ctx context.Context) error {
+	if !s.clientsDue.Swap(false) {
+		return nil
+	}
+	err := errors.Join(s.TrustClients(ctx), s.eachDriver(ctx, s.loadNewCRLs))
+	if err == nil {
+		err = s.brokersTrust(ctx)
+	}
+	if err != nil {
+		s.clientsDue.Store(true)
+	}
+	return err
+}
+
+// takeOverIssuers is AdoptIssuers without the brokers that have a driver, which
+// may not run yet.
+func (s *Service) takeOverIssuers(ctx context.Context) error {
 	stored, err := s.store.Issuers(ctx)
 	if err != nil {
 		return err
@@ -47,12 +70,7 @@ func (s *Service) AdoptIssuers(ctx context.Context) error {
 	if len(added) > 0 {
 		s.clientsDue.Store(true)
 	}
-	if s.clientsDue.Load() { // until every broker took them
-		err := errors.Join(s.TrustClients(ctx), s.PushCRLs(ctx))
-		s.clientsDue.CompareAndSwap(true, err != nil)
-		errs = append(errs, err)
-	}
-	errs = append(errs, s.adoptCRLShards(ctx, stored))
+	errs = append(errs, s.adoptTrust(ctx), s.adoptCRLShards(ctx, stored))
 	for _, i := range stored {
 		if i.State == ca.IssuerCreated {
 			errs = append(errs, s.publishIssuer(ctx, i))
@@ -82,8 +100,13 @@ func (s *Service) publishIssuer(ctx context.Context, i ca.Issuer) error {
 	if err := errors.Join(s.TrustClients(ctx), s.PushCRLs(ctx)); err != nil {
 		return fmt.Errorf("issuer %s waits to be published: %w", i.ID, err)
 	}
-	event := newEvent(s.now(), "server", "issuer.publish", "issuer:"+i.ID, map[string]any{"sha256": ca.FingerprintOf(i.Certificate)})
-	err := s.store.SetIssuerState(ctx, i.ID, []ca.IssuerState{ca.IssuerCreated}, ca.IssuerPublished, Change{Event: event})
+	var err error
+	if i.Purpose == ca.PurposeRoot {
+		err = s.publishRoot(ctx, i)
+	} else {
+		event := newEvent(s.now(), "server", "issuer.publish", "issuer:"+i.ID, map[string]any{"sha256": ca.FingerprintOf(i.Certificate)})
+		err = s.store.SetIssuerState(ctx, i.ID, []ca.IssuerState{ca.IssuerCreated}, ca.IssuerPublished, Change{Event: event})
+	}
 	if isKind(err, KindConflict) { // another server was faster
 		return nil
 	}
@@ -99,8 +122,10 @@ func (s *Service) adoptStates(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.ca.Adopt(ctx, stored)
-	return err
+	if _, err = s.ca.Adopt(ctx, stored); err != nil {
+		return err
+	}
+	return s.adoptTrust(ctx)
 }
 
 // TrustClients hands the CAs of devices to every broker that has a driver.
@@ -116,9 +141,13 @@ func (s *Service) ClientCAs() brokers.ClientCAs {
 	for _, i := range s.ca.Issuers() {
 		switch i.Purpose {
 		case ca.PurposeDevice:
-			all.Issuers = append(all.Issuers, i.Certificate)
+			if s.ca.Trusts(i.ID) {
+				all.Issuers = append(all.Issuers, i.Certificate)
+			}
 		case ca.PurposeIntermediate, ca.PurposeRoot:
-			all.Above = append(all.Above, i.Certificate)
+			if s.ca.Trusts(i.ID) {
+				all.Above = append(all.Above, i.Certificate)
+			}
 		}
 	}
 	return all
@@ -174,6 +203,9 @@ func (s *Service) ActivateIssuer(ctx context.Context, c Call, id string) (*Publi
 	if err := s.ca.SelfTest(id); err != nil {
 		return nil, err
 	}
+	if err := s.mayActivate(ctx, p.Issuer); err != nil {
+		return nil, err
+	}
 	if problem := p.problem(); problem != "" {
 		return nil, ca.Errorf(KindNotPublished, "issuer", "make the status listener reachable under these URLs (--public-host, --status-addr), and try again", "issuer %s: %s", id, problem)
 	}
@@ -191,6 +223,23 @@ func (s *Service) ActivateIssuer(ctx context.Context, c Call, id string) (*Publi
 	}
 	p.Issuer = *view
 	return p, nil
+}
+
+// mayActivate refuses an issuer under a root that not all know: of brokers,
+// because devices verify them; of devices, because brokers do.
+func (s *Service) mayActivate(ctx context.Context, i IssuerView) error {
+	switch i.Purpose {
+	case ca.PurposeBroker:
+		return s.mayTake(ctx, i.ID, StepSwitch)
+	case ca.PurposeDevice:
+		r, err := s.Readiness(ctx, i.ID, StepSwitch)
+		if err != nil || r.Ready || len(r.Brokers) == 0 {
+			return err
+		}
+		r.Behind = 0
+		return r.refusal()
+	}
+	return nil
 }
 
 // problem names what did not come as it must; empty when all did.

@@ -51,6 +51,7 @@ type Broker struct {
 	Status           BrokerStatus    `json:"status"`            //
 	Certificate      *ca.Certificate `json:"certificate,omitempty"`
 	LastVerification *Verification   `json:"lastVerification,omitempty"`
+	TrustGeneration  int64           `json:"trustGeneration"` // of the newest trust bundle that it confirmed; 0 for none
 	CreatedAt        time.Time       `json:"createdAt"`
 }
 

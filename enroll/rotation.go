@@ -79,6 +79,9 @@ func (s *Service) planned(ctx context.Context, b *Broker) (*Rotation, error) {
 	for _, name := range []string{stepPlan, stepIssue, stepInstall, stepProbe, stepSoak, stepCommit} {
 		r.Steps = append(r.Steps, Step{Name: name, Broker: b.ID, State: StepPending})
 	}
+	if err := s.mayIssueFor(ctx, b); err != nil {
+		return nil, err
+	}
 	if err := s.plan(ctx, r, b, driver); err != nil {
 		return nil, err
 	}
@@ -246,7 +249,7 @@ func (t *rotating) install(ctx context.Context) (string, error) {
 		return "", err
 	}
 	chain := [][]byte{cert.DER}
-	for _, c := range t.ca.Chain(cert.IssuerID) {
+	for _, c := range t.ca.ServedChain(cert.IssuerID) {
 		chain = append(chain, c.Raw)
 	}
 	return "installed and reloaded", t.driver.Install(ctx, chain)
@@ -268,6 +271,9 @@ func (t *rotating) probeNew(ctx context.Context) (string, error) {
 		case served.SerialNumber != string(t.r.NewSerial):
 			err = fmt.Errorf("the broker still serves %s", served.SerialNumber)
 		default:
+			if err := t.probeOlder(ctx, good); err != nil {
+				return "", err
+			}
 			return "served, and a canary got its CONNACK", t.keepReport(ctx, report)
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
@@ -277,6 +283,47 @@ func (t *rotating) probeNew(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
+}
+
+// probeOlder looks at the broker as devices do that have an older trust bundle:
+// each generation that is still in the field, unless the step to a root that it
+// lacks was approved.
+func (t *rotating) probeOlder(ctx context.Context, good *canary) error {
+	cert, err := t.store.Certificate(ctx, t.r.NewSerial)
+	if err != nil {
+		return err
+	}
+	all, err := t.store.TrustGenerations(ctx)
+	if err != nil || len(all) < 2 {
+		return err
+	}
+	root := t.ca.RootOf(cert.IssuerID)
+	approval, err := t.store.Approval(ctx, root, StepSwitch)
+	if err != nil {
+		return err
+	}
+	counts, err := t.store.TrustCounts(ctx, all[len(all)-1].Generation, 1)
+	if err != nil {
+		return err
+	}
+	for _, g := range all[:len(all)-1] {
+		if g.Generation < counts.Oldest || counts.Behind == 0 || approval != nil && !slices.Contains(g.Roots, root) {
+			continue
+		}
+		target := t.target(t.b, good, min(probeTimeout, t.cfg.ProofTimeout))
+		target.Roots = nil
+		for _, id := range g.Roots {
+			i, err := t.ca.Issuer(id)
+			if err != nil {
+				return err
+			}
+			target.Roots = append(target.Roots, i.Certificate)
+		}
+		if report := mqtts.Verify(ctx, target); report.Verdict != mqtts.VerdictPass {
+			return fmt.Errorf("devices with trust bundle %d would refuse it: %s", g.Generation, failureOf(report))
+		}
+	}
+	return nil
 }
 
 // keepReport keeps what a rotation saw as a verification: the newest one shows

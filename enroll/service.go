@@ -26,9 +26,14 @@ type Config struct {
 	// Fetcher looks at what issuers publish as a client would (I16); one without
 	// proxy when nil.
 	Fetcher *http.Client
-	Webhook *Webhook // where audit events are sent; nil for nowhere
-	Log     *slog.Logger
-	Now     func() time.Time
+	// OnTrust is told of each new trust bundle, the first included; nil for nobody.
+	OnTrust func(TrustBundle) error
+	// RolloverThreshold is the share of devices that must be ready for a step of a
+	// roll-over; 1, which is all, when zero.
+	RolloverThreshold float64
+	Webhook           *Webhook // where audit events are sent; nil for nowhere
+	Log               *slog.Logger
+	Now               func() time.Time
 	// ProofTimeout bounds how long a broker is waited for: to load a CRL or to
 	// close sessions, to refuse what was revoked, and to serve a new
 	// certificate; 10 s each when zero. Proofs are attempted again after that.
@@ -66,7 +71,8 @@ type Service struct {
 	published published
 	statusURL atomic.Pointer[string] // base of what new certificates name; nil before SetStatusURL
 
-	clientsDue atomic.Bool // brokers have not all taken the CAs of devices' certificates
+	trusted    atomic.Int64 // generation of the trust bundle that was taken over last
+	clientsDue atomic.Bool  // brokers have not all taken the CAs of devices' certificates
 
 	loaded loadedCRLs
 	doomed doomedCanaries
@@ -114,6 +120,9 @@ func New(cfg Config) *Service {
 	}
 	if cfg.KeepVerifications <= 0 {
 		cfg.KeepVerifications = DefaultKeepVerifications
+	}
+	if cfg.RolloverThreshold <= 0 || cfg.RolloverThreshold > 1 {
+		cfg.RolloverThreshold = 1
 	}
 	if cfg.Fetcher == nil {
 		cfg.Fetcher = newFetcher()

@@ -114,6 +114,27 @@ func (s *site) addIssuerUnder(plan ca.CAPlan, parent string, root *x509.Certific
 	i := plan.Issuer(cert, parent, s.keyFile(key))
 	crl, err := ca.FirstCRL(s.ctx, i, key, 1, s.clock.now())
 	s.must(err)
-	s.must(s.store.AddIssuers(s.ctx, []ca.Issuer{i}, []*ca.CRL{crl}, enroll.Change{Event: enroll.IssuerEvent(time.Now(), "local:test", "issuer.create", i)}))
+	s.must(s.store.AddIssuers(s.ctx, []ca.Issuer{i}, []*ca.CRL{crl}, nil, enroll.Change{Event: enroll.IssuerEvent(time.Now(), "local:test", "issuer.create", i)}))
 	return i
+}
+
+// addRoot makes a second root, as fleetca root rollover does: cross-signed by the
+// first and back.
+func (s *site) addRoot(id string) (*x509.Certificate, crypto.Signer) {
+	s.Helper()
+	plan := ca.CAPlan{ID: id, Purpose: ca.PurposeRoot, CommonName: "Root " + id}
+	key := newKey(s)
+	cert, err := ca.SignRoot(plan, key, s.clock.now())
+	s.must(err)
+	i := plan.Issuer(cert, id, "")
+	crl, err := ca.FirstCRL(s.ctx, i, key, 1, s.clock.now())
+	s.must(err)
+	old := s.rootKey()
+	byOld, err := ca.CrossSign(cert, s.root, old, s.clock.now())
+	s.must(err)
+	back, err := ca.CrossSign(s.root, cert, key, s.clock.now())
+	s.must(err)
+	cross := []ca.CrossCertificate{{Root: id, By: "root", Certificate: byOld}, {Root: "root", By: id, Certificate: back}}
+	s.must(s.store.AddIssuers(s.ctx, []ca.Issuer{i}, []*ca.CRL{crl}, cross, enroll.Change{Event: enroll.IssuerEvent(time.Now(), "local:test", "issuer.create", i)}))
+	return cert, key
 }

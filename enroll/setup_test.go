@@ -211,11 +211,24 @@ func (s *site) openAuthority(ledger ca.Ledger) *ca.Authority {
 // server starts another server on a store, which may be one that fails.
 func (s *site) server(db enroll.Store) *enroll.Service {
 	s.Helper()
-	return enroll.New(enroll.Config{
+	return enroll.New(s.config(db))
+}
+
+// serverWith starts another server, with other settings.
+func (s *site) serverWith(change func(*enroll.Config)) *enroll.Service {
+	s.Helper()
+	cfg := s.config(s.store)
+	change(&cfg)
+	return enroll.New(cfg)
+}
+
+func (s *site) config(db enroll.Store) enroll.Config {
+	s.Helper()
+	return enroll.Config{
 		Authority: s.openAuthority(db), Store: db, Drivers: s.drivers, MachineURL: "https://machines.test",
 		Log: slog.New(slog.NewTextHandler(s.log, nil)), Now: s.clock.now, ProofTimeout: s.proofTimeout,
 		Fetcher: &http.Client{Transport: s.published},
-	})
+	}
 }
 
 // startJobs works off the jobs of the site until the test ends, and those by the

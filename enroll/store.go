@@ -29,6 +29,7 @@ type Store interface {
 	EventStore
 	IssuerStore
 	ProfileStore
+	TrustStore
 	OverviewStore
 	BulkStore
 	ManufacturerStore
@@ -356,9 +357,9 @@ type IssuerStore interface {
 	// CreateIssuers stores the first issuers and their first CRLs, in one
 	// transaction; KindConflict when the store has any.
 	CreateIssuers(ctx context.Context, issuers []ca.Issuer, crls []*ca.CRL, c Change) error
-	// AddIssuers stores further ones with their first CRLs, in one transaction;
-	// KindConflict when an id is taken.
-	AddIssuers(ctx context.Context, issuers []ca.Issuer, crls []*ca.CRL, c Change) error
+	// AddIssuers stores further ones with their first CRLs, and cross-certificates
+	// of roots among them, in one transaction; KindConflict when an id is taken.
+	AddIssuers(ctx context.Context, issuers []ca.Issuer, crls []*ca.CRL, cross []ca.CrossCertificate, c Change) error
 	// SetIssuerState moves an issuer from one of some states to another:
 	// KindConflict when it is in none of them. A root that becomes active makes
 	// the one that was retired.
@@ -390,6 +391,32 @@ type ProfileStore interface {
 	CreateProfileVersion(ctx context.Context, p StoredProfile, builtIn int64, most int, c Change) error
 	// ProfileUse counts at most certificates of the newest, and orders.
 	ProfileUse(ctx context.Context, name string, now time.Time, certificates, orders int) (ProfileUse, error)
+}
+
+// TrustStore keeps the trust bundles, and who confirmed which.
+type TrustStore interface {
+	// TrustGenerations returns every trust bundle that there ever was, oldest
+	// first. The first is made with the first issuers.
+	TrustGenerations(ctx context.Context) ([]TrustGeneration, error)
+	// SaveTrustGeneration stores the one after the newest: KindConflict for any
+	// other. Roots in it that are created become published.
+	SaveTrustGeneration(ctx context.Context, g TrustGeneration, c Change) error
+	CrossCertificates(ctx context.Context) ([]ca.CrossCertificate, error)
+	// AddCrossCertificates replaces those of the same root by the same other.
+	AddCrossCertificates(ctx context.Context, all []ca.CrossCertificate, c Change) error
+	// AcknowledgeTrust notes that a device or a broker has a generation:
+	// KindConflict when it confirmed that one before, or a later one.
+	AcknowledgeTrust(ctx context.Context, holder ca.Holder, generation int64, c Change) error
+	// TrustCounts counts devices that are active or held, and names some of those
+	// that have not confirmed a generation: active ones first, the most backward of
+	// them before the others.
+	TrustCounts(ctx context.Context, generation int64, limit int) (TrustCounts, error)
+	// HoldersUnder returns devices that are active or held, up to limit, and
+	// brokers, whose newest certificate is one of some issuers and has not expired.
+	HoldersUnder(ctx context.Context, issuers []string, now time.Time, limit int) (devices, brokers []string, err error)
+	// Approval returns who allowed a step; nil for nobody.
+	Approval(ctx context.Context, root string, step RolloverStep) (*Approval, error)
+	SaveApproval(ctx context.Context, a Approval, c Change) error
 }
 
 // OverviewStore reads what pages begin with, at once whatever the size of the

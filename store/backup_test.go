@@ -123,6 +123,12 @@ func fill(t *testing.T, s *Store) {
 			return s.SaveRefusals(ctx, []enroll.OrderRefusals{{WorkOrder: "order", Counts: []enroll.RefusalCount{{Kind: ca.KindWeakKey, Count: 3, LastAt: now}},
 				Last: []enroll.RefusedUnit{{ID: "r1", Kind: ca.KindWeakKey, Message: "m", At: now}}}})
 		},
+		func() error {
+			return s.AddCrossCertificates(ctx, []ca.CrossCertificate{{Root: "root", By: "root", Certificate: cert}}, someChange())
+		},
+		func() error {
+			return s.SaveApproval(ctx, enroll.Approval{Root: "root", Step: enroll.StepDrop, Actor: "a", Reason: "é", At: now}, someChange())
+		},
 		func() error { return s.CountFleet(ctx, now) },
 		func() error {
 			return s.RecordEvent(ctx, someChange(enroll.Job{Kind: enroll.JobCRL, Subject: "device:d1"}, enroll.Job{Kind: enroll.JobScheduledCRL}))

@@ -9,11 +9,11 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-const selectBroker = `SELECT id, url, names, kind, status, created_at, product, site FROM brokers`
+const selectBroker = `SELECT id, url, names, kind, status, created_at, product, site, trust_generation FROM brokers`
 
 func scanBroker(row scanner) (*enroll.Broker, error) {
 	b := &enroll.Broker{}
-	return b, row.Scan(&b.ID, &b.URL, fromJSON{&b.Names}, &b.Kind, &b.Status, atTime{&b.CreatedAt}, &b.Product, &b.Site)
+	return b, row.Scan(&b.ID, &b.URL, fromJSON{&b.Names}, &b.Kind, &b.Status, atTime{&b.CreatedAt}, &b.Product, &b.Site, &b.TrustGeneration)
 }
 
 // CreateBroker implements enroll.BrokerStore.

@@ -34,14 +34,20 @@ func (s *Store) CreateIssuers(ctx context.Context, issuers []ca.Issuer, crls []*
 		if n == 0 {
 			return conflict("", "use the authority that is there, or another database", "the database holds a certification authority already")
 		}
-		return insertIssuers(ctx, q, issuers, crls)
+		if err := insertIssuers(ctx, q, issuers, crls); err != nil {
+			return err
+		}
+		return firstTrust(ctx, q, issuers, s.now())
 	})
 }
 
 // AddIssuers implements enroll.IssuerStore.
-func (s *Store) AddIssuers(ctx context.Context, issuers []ca.Issuer, crls []*ca.CRL, c enroll.Change) error {
+func (s *Store) AddIssuers(ctx context.Context, issuers []ca.Issuer, crls []*ca.CRL, cross []ca.CrossCertificate, c enroll.Change) error {
 	return s.change(ctx, "add issuers", c, func(ctx context.Context, q tx) error {
-		return insertIssuers(ctx, q, issuers, crls)
+		if err := insertIssuers(ctx, q, issuers, crls); err != nil {
+			return err
+		}
+		return s.insertCross(ctx, q, cross)
 	})
 }
 
@@ -78,12 +84,17 @@ func insertIssuers(ctx context.Context, q tx, issuers []ca.Issuer, crls []*ca.CR
 // ImportCRL implements enroll.IssuerStore.
 func (s *Store) ImportCRL(ctx context.Context, crl *ca.CRL, c enroll.Change) error {
 	return s.change(ctx, "import CRL", c, func(ctx context.Context, q tx) error {
-		n, err := q.exec(ctx, `UPDATE crl_numbers SET number = $2 WHERE issuer_id = $1 AND number < $2`, crl.IssuerID, crl.Number)
+		// What there is decides, and not what was reserved: a restore raises that
+		// beyond what others would ever give.
+		last, err := value[int64](ctx, q, `SELECT COALESCE(MAX(number), 0) FROM crls WHERE issuer_id = $1`, crl.IssuerID)
 		if err != nil {
+			return err
+		}
+		if _, err := q.exec(ctx, `UPDATE crl_numbers SET number = $2 WHERE issuer_id = $1 AND number < $2`, crl.IssuerID, crl.Number); err != nil {
 			return fmt.Errorf("raise CRL number of issuer %q: %w", crl.IssuerID, err)
 		}
-		if n == 0 {
-			return conflict("crl", "give the newest CRL of the issuer", "issuer %q has a CRL of that number or a higher one, or is not known", crl.IssuerID)
+		if crl.Number <= last {
+			return conflict("crl", "give the newest CRL of the issuer", "issuer %q has CRL %d already", crl.IssuerID, last)
 		}
 		return insertCRL(ctx, q, crl)
 	})

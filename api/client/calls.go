@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"iter"
+	"strconv"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -169,6 +170,49 @@ func (c *Client) IssuerPublication(ctx context.Context, id string) (*enroll.Publ
 // verified.
 func (c *Client) ActivateIssuer(ctx context.Context, id string, opts ...Option) (*enroll.Publication, error) {
 	return send[enroll.Publication](ctx, c, at("issuers", id, "activation"), none, opts)
+}
+
+// Readiness says who would be left behind by a step of the roll-over of an
+// issuer's root.
+func (c *Client) Readiness(ctx context.Context, issuer string, step enroll.RolloverStep) (*enroll.Readiness, error) {
+	return fetch[enroll.Readiness](ctx, c, at("issuers", issuer, "readiness")+"?step="+string(step))
+}
+
+// ApproveRollover allows a step of a root's roll-over in spite of stragglers.
+func (c *Client) ApproveRollover(ctx context.Context, root string, a enroll.NewApproval, opts ...Option) (*enroll.Readiness, error) {
+	return send[enroll.Readiness](ctx, c, at("issuers", root, "approval"), a, opts)
+}
+
+// DropRoot takes a root out of the trust bundle.
+func (c *Client) DropRoot(ctx context.Context, root string, opts ...Option) (*enroll.TrustBundle, error) {
+	return send[enroll.TrustBundle](ctx, c, at("issuers", root, "drop"), none, opts)
+}
+
+// TrustBundles lists every trust bundle that there ever was, newest first.
+func (c *Client) TrustBundles(ctx context.Context) iter.Seq2[enroll.TrustGeneration, error] {
+	return list[enroll.TrustGeneration](ctx, c, "/trust-bundles", nil)
+}
+
+// TrustBundleOf returns the trust bundle of a generation.
+func (c *Client) TrustBundleOf(ctx context.Context, generation int64) (*enroll.TrustBundle, error) {
+	return fetch[enroll.TrustBundle](ctx, c, at("trust-bundles", strconv.FormatInt(generation, 10)))
+}
+
+// AcknowledgeTrust notes that a device has taken a trust bundle; a device may say
+// so of itself.
+func (c *Client) AcknowledgeTrust(ctx context.Context, device string, generation int64, opts ...Option) (*enroll.Device, error) {
+	in := struct {
+		Generation int64 `json:"generation"`
+	}{generation}
+	return send[enroll.Device](ctx, c, at("devices", device, "acknowledgement"), in, opts)
+}
+
+// AcknowledgeBrokerTrust notes that a broker has taken the CAs of a trust bundle.
+func (c *Client) AcknowledgeBrokerTrust(ctx context.Context, broker string, generation int64, opts ...Option) (*enroll.Broker, error) {
+	in := struct {
+		Generation int64 `json:"generation"`
+	}{generation}
+	return send[enroll.Broker](ctx, c, at("brokers", broker, "acknowledgement"), in, opts)
 }
 
 // RetireIssuer makes an issuer sign CRLs alone.

@@ -12,10 +12,11 @@ import (
 )
 
 func newIssuerCommand() *cobra.Command {
-	group := &cobra.Command{Use: "issuer", Short: "Make, activate, list and retire issuers"}
-	group.AddCommand(newIssuerCreateCommand(), newIssuerCSRCommand(), newIssuerImportCommand())
+	group := &cobra.Command{Use: "issuer", Short: "Make, activate, roll over, list and retire issuers"}
+	group.AddCommand(newIssuerCreateCommand(), newIssuerCSRCommand(), newIssuerImportCommand(), newIssuerRolloverCommand())
 	for _, c := range []func(*clientFlags) *cobra.Command{
-		newIssuerListCommand, newIssuerShowCommand, newIssuerActivateCommand, newIssuerRetireCommand, newIssuerShardsCommand,
+		newIssuerListCommand, newIssuerShowCommand, newIssuerActivateCommand, newIssuerRetireCommand, newIssuerReadinessCommand, newIssuerApproveCommand, newIssuerDropCommand,
+		newIssuerShardsCommand,
 	} {
 		flags := &clientFlags{}
 		cmd := c(flags)

@@ -18,10 +18,11 @@ import (
 // issuerImport is what issuer import works with.
 type issuerImport struct {
 	issuerFlags
-	cert          string // file with the certificate
-	key           string // a file, or a KMS URI; the key that issuer csr made when empty
-	keyPassphrase string // file with its passphrase
-	crl           string // file with its newest CRL
+	cert          string   // file with the certificate
+	key           string   // a file, or a KMS URI; the key that issuer csr made when empty
+	keyPassphrase string   // file with its passphrase
+	crl           string   // file with its newest CRL
+	cross         []string // files with cross-certificates of a root
 }
 
 func newIssuerImportCommand() *cobra.Command {
@@ -59,6 +60,7 @@ are not on the CRLs that follow. One that has revoked certificates is refused.`,
 	set.StringVar(&f.cert, "cert", "", "PEM or DER file with its certificate")
 	set.StringVar(&f.key, "key", "", "its key: a PEM file, or a KMS URI (default: the file that issuer csr made)")
 	set.StringVar(&f.keyPassphrase, "key-passphrase-file", "", "file with the passphrase of --key (default: the same as the other keys')")
+	set.StringSliceVar(&f.cross, "cross", nil, "files with cross-certificates of a root and one that is here; may be repeated")
 	set.StringVar(&f.crl, "crl", "", "PEM or DER file with its newest CRL; needed for roots and intermediates")
 	return cmd
 }
@@ -123,7 +125,38 @@ func (f *issuerImport) addAbove(ctx context.Context, l *localIssuers, i ca.Issue
 	if err != nil {
 		return nil, err
 	}
-	return &i, l.add(ctx, "issuer.import", i, crl)
+	cross, err := f.crossOf(l, i)
+	if err != nil {
+		return nil, err
+	}
+	return &i, l.add(ctx, "issuer.import", i, crl, cross...)
+}
+
+// crossOf reads the cross-certificates of a root and others that are here.
+func (f *issuerImport) crossOf(l *localIssuers, i ca.Issuer) ([]ca.CrossCertificate, error) {
+	var all []ca.CrossCertificate
+	for _, file := range f.cross {
+		certs, err := readCertificates(file)
+		if err != nil || len(certs) != 1 {
+			return nil, usageError(fmt.Errorf("--cross %s holds no single certificate: %w", file, err), "give files that fleetca root ceremony wrote")
+		}
+		found := false
+		for _, o := range l.all {
+			for _, x := range []ca.CrossCertificate{{Root: i.ID, By: o.ID, Certificate: certs[0]}, {Root: o.ID, By: i.ID, Certificate: certs[0]}} {
+				root, by := i.Certificate, o.Certificate
+				if x.Root == o.ID {
+					root, by = by, root
+				}
+				if o.Purpose == ca.PurposeRoot && x.Of(root, by) {
+					all, found = append(all, x), true
+				}
+			}
+		}
+		if !found {
+			return nil, usageError(fmt.Errorf("--cross %s is not of this root and another that is here", file), "import the other root first")
+		}
+	}
+	return all, nil
 }
 
 // addSigning adds an issuer with its key.

@@ -117,14 +117,14 @@ func (l *localIssuers) named(id string) (*ca.Issuer, error) {
 
 // add stores a new issuer, once its chain was verified. A server takes it over
 // within seconds.
-func (l *localIssuers) add(ctx context.Context, action string, i ca.Issuer, crl *ca.CRL) error {
+func (l *localIssuers) add(ctx context.Context, action string, i ca.Issuer, crl *ca.CRL, cross ...ca.CrossCertificate) error {
 	if slices.ContainsFunc(l.all, func(o ca.Issuer) bool { return o.ID == i.ID }) {
 		return usageError(fmt.Errorf("there is an issuer %q already", i.ID), "choose another id")
 	}
 	if err := ca.CheckChains(append(slices.Clone(l.all), i)); err != nil {
 		return err
 	}
-	return l.store.AddIssuers(ctx, []ca.Issuer{i}, []*ca.CRL{crl}, enroll.Change{Event: enroll.IssuerEvent(time.Now(), localUser(), action, i)})
+	return l.store.AddIssuers(ctx, []ca.Issuer{i}, []*ca.CRL{crl}, cross, enroll.Change{Event: enroll.IssuerEvent(time.Now(), localUser(), action, i)})
 }
 
 // complete fills in what was not given, and checks the rest.

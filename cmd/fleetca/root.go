@@ -26,7 +26,7 @@ type rootCRLConfig struct {
 
 func newRootCommandGroup() *cobra.Command {
 	cmd := &cobra.Command{Use: "root", Short: "Use a root's key: ceremonies, CRLs; no server is needed"}
-	cmd.AddCommand(newRootCRLCommand(), newRootImportCRLCommand(), newRootCeremonyCommand())
+	cmd.AddCommand(newRootCRLCommand(), newRootImportCRLCommand(), newRootCeremonyCommand(), newRootRolloverCommand())
 	return cmd
 }
 

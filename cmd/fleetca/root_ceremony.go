@@ -93,7 +93,9 @@ func newRootCeremonyCommand() *cobra.Command {
 }
 
 // keyInFile reports whether a plan's key is a file, which a passphrase opens.
-func keyInFile(key string) bool { return key != "" && (!strings.Contains(key, ":") || ca.IsKeyFile(key)) }
+func keyInFile(key string) bool {
+	return key != "" && (!strings.Contains(key, ":") || ca.IsKeyFile(key))
+}
 
 func firstOf(a, b string) string {
 	if a != "" {

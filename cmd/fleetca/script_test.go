@@ -16,7 +16,8 @@ import (
 // TestScripts runs the command line as a person sees it. Scripts in
 // testdata/server have a server: $SERVER, $MACHINES, $STATUS, $BROKER, its
 // folder $DATA, and API tokens in $DATA/ROLE.token. So have those in
-// testdata/alone, which leave it in a state that others could not bear.
+// testdata/alone, and testdata/rollover, which leave it in a state that others
+// could not bear.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{Dir: filepath.Join("testdata", "local")})
@@ -28,6 +29,7 @@ func TestServerScripts(t *testing.T) {
 	t.Run("PostgreSQL", func(t *testing.T) {
 		runServerScripts(t, newTestServerOn(t, storetest.StartPostgres(t).NewDatabase(t)), "server")
 	})
+	t.Run("rollover", func(t *testing.T) { runServerScripts(t, newTestServer(t), "rollover") })
 	t.Run("alone", func(t *testing.T) { runServerScripts(t, newTestServer(t), "alone") })
 }
 

@@ -89,6 +89,7 @@ issuers are taken over, which happens by itself within seconds, too. SIGTERM sto
 	f.DurationVar(&cfg.sessionLife, "session-life", enroll.DefaultSessionLife, "after how long it ends anyway")
 	f.StringSliceVar(&secondFactor, "second-factor", nil, "roles whose users must set up a second factor, such as admin,security")
 	f.IntVar(&cfg.inFlight, "in-flight", 512, "requests that a listener works on at the same time; more are told to come again (503)")
+	f.IntVar(&cfg.rolloverPercent, "rollover-percent", 100, "percentage of devices that must have a new trust bundle before a step of a root's roll-over is taken without an approval")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
@@ -97,6 +98,9 @@ issuers are taken over, which happens by itself within seconds, too. SIGTERM sto
 func (cfg *serveConfig) checkSettings(roles []string) error {
 	if cfg.verifyEvery < 0 || cfg.verifyEvery > 0 && cfg.verifyEvery < minVerifyEvery || cfg.verifyAtOnce <= 0 || cfg.verifyKeep <= 0 {
 		return usageError(fmt.Errorf("--verify-every must be 0 or %v and more, --verify-connections and --verify-keep above zero", minVerifyEvery), "for example --verify-every 15m --verify-connections 512 --verify-keep 720h")
+	}
+	if cfg.rolloverPercent < 1 || cfg.rolloverPercent > 100 {
+		return usageError(errors.New("--rollover-percent must be 1 to 100"), "100 is the default: every device")
 	}
 	if cfg.inFlight <= 0 {
 		return usageError(errors.New("--in-flight must be above zero"), "512 is the default")

@@ -40,27 +40,28 @@ const (
 
 // serveConfig is what a server works with.
 type serveConfig struct {
-	data           string          // folder that init made
-	passphraseFile string          // of the key files; see dataDir.readPassphrase
-	database       string          // store URL; SQLite in the folder when empty
-	peopleAddr     string          // HTTPS for people, host:port
-	machineAddr    string          // HTTPS for machines
-	statusAddr     string          // plain HTTP: CRLs, health, metrics
-	mqttsAddr      string          // of an embedded broker; none when empty
-	anyPort        map[string]bool // flags of addresses that another port will do for when theirs is taken
-	mosquitto      []string        // folders of Mosquittos on this host, as broker config mosquitto wrote them
-	certifyBrokers bool            // give brokers that have none a certificate before the server is ready
-	publicHosts    []string        // names and addresses clients use; the first goes into URLs
-	webhook        *enroll.Webhook // where audit events are sent; nil for nowhere
-	log            *slog.Logger
-	proofTimeout   time.Duration
-	verifyEvery    time.Duration // of the schedule; see enroll.Config
-	verifyAtOnce   int
-	verifyKeep     time.Duration
-	sessionIdle    time.Duration // of the dashboard; see enroll.Config
-	sessionLife    time.Duration
-	secondFactor   []enroll.Role // roles whose users must have one
-	inFlight       int           // requests that a listener works on at the same time; see api.Config
+	data            string          // folder that init made
+	passphraseFile  string          // of the key files; see dataDir.readPassphrase
+	database        string          // store URL; SQLite in the folder when empty
+	peopleAddr      string          // HTTPS for people, host:port
+	machineAddr     string          // HTTPS for machines
+	statusAddr      string          // plain HTTP: CRLs, health, metrics
+	mqttsAddr       string          // of an embedded broker; none when empty
+	anyPort         map[string]bool // flags of addresses that another port will do for when theirs is taken
+	mosquitto       []string        // folders of Mosquittos on this host, as broker config mosquitto wrote them
+	certifyBrokers  bool            // give brokers that have none a certificate before the server is ready
+	publicHosts     []string        // names and addresses clients use; the first goes into URLs
+	webhook         *enroll.Webhook // where audit events are sent; nil for nowhere
+	log             *slog.Logger
+	proofTimeout    time.Duration
+	verifyEvery     time.Duration // of the schedule; see enroll.Config
+	verifyAtOnce    int
+	verifyKeep      time.Duration
+	sessionIdle     time.Duration // of the dashboard; see enroll.Config
+	sessionLife     time.Duration
+	secondFactor    []enroll.Role // roles whose users must have one
+	rolloverPercent int           // of devices that must be ready for a step of a roll-over; all when zero
+	inFlight        int           // requests that a listener works on at the same time; see api.Config
 	// wrapDriver stands between the service and each broker; nil for nothing.
 	wrapDriver func(brokers.Driver) brokers.Driver
 	// onEvent is told of every audit event just before the transaction that
@@ -122,6 +123,8 @@ func startServer(ctx context.Context, cfg serveConfig) (_ *server, err error) {
 		Log: cfg.log, ProofTimeout: cfg.proofTimeout, Webhook: cfg.webhook,
 		VerifyEvery: cfg.verifyEvery, VerifyConnections: cfg.verifyAtOnce, KeepVerifications: cfg.verifyKeep,
 		SessionIdle: cfg.sessionIdle, SessionLife: cfg.sessionLife, RequireSecondFactor: cfg.secondFactor,
+		RolloverThreshold: float64(cfg.rolloverPercent) / 100,
+		OnTrust:           func(b enroll.TrustBundle) error { return replaceFile(s.dir.trustBundle(), []byte(b.PEM), 0o644) },
 	})
 	if err := s.service.SetStatusURL(ctx, s.url("status")); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -8,10 +9,12 @@ import (
 
 	"github.com/fleetca/fleetca/api/client"
 	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
 )
 
 func newTrustCommand() *cobra.Command {
 	var out string
+	var generation int64
 	flags := &clientFlags{}
 	cmd := &cobra.Command{
 		Use:   "trust --out FILE",
@@ -32,7 +35,11 @@ of a machine that has nothing yet; later commands take the file with --ca.`,
 			if err != nil {
 				return usageErrorOf(err)
 			}
-			bundle, err := c.TrustBundle(cmd.Context())
+			get := c.TrustBundle
+			if generation > 0 {
+				get = func(ctx context.Context) (*enroll.TrustBundle, error) { return c.TrustBundleOf(ctx, generation) }
+			}
+			bundle, err := get(cmd.Context())
 			if err != nil {
 				return clientError(err)
 			}
@@ -54,6 +61,7 @@ of a machine that has nothing yet; later commands take the file with --ca.`,
 		},
 	}
 	flags.add(cmd.Flags())
+	cmd.Flags().Int64Var(&generation, "generation", 0, "generation of the trust bundle (default: the newest)")
 	cmd.Flags().StringVar(&out, "out", "", "file to write")
 	return cmd
 }

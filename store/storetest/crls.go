@@ -333,7 +333,7 @@ var issuerTests = []test{
 			i := ca.Issuer{ID: id, Purpose: purpose, State: ca.IssuerCreated, Certificate: cert, Parent: "root", Product: "pump", Site: "hall", Domain: "fleet.example"}
 			crl := f.crl(7, f.now, true)
 			crl.IssuerID = id
-			return f.store.AddIssuers(f.ctx, []ca.Issuer{i}, []*ca.CRL{crl}, f.change("issuer.create", "issuer:"+id))
+			return f.store.AddIssuers(f.ctx, []ca.Issuer{i}, []*ca.CRL{crl}, nil, f.change("issuer.create", "issuer:"+id))
 		}
 		f.must(add("pumps", ca.PurposeDevice))
 		f.must(add("root-2", ca.PurposeRoot))

@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) enroll.Store) {
 		{"crl", crlTests},
 		{"issuer", issuerTests},
 		{"profile", profileTests},
+		{"trust", trustTests},
 		{"paging", pagingTests},
 		{"search", searchTests},
 		{"bulk", bulkTests},

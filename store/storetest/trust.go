@@ -1,0 +1,137 @@
+package storetest
+
+import (
+	"slices"
+	"time"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+)
+
+// generation returns a trust bundle.
+func (f *fixture) generation(n int64, roots ...string) enroll.TrustGeneration {
+	return enroll.TrustGeneration{Generation: n, CreatedAt: f.now, Roots: roots}
+}
+
+// acknowledge confirms a trust bundle for a device or a broker.
+func (f *fixture) acknowledge(kind ca.HolderKind, id string, generation int64) error {
+	holder := ca.Holder{Kind: kind, ID: id}
+	return f.store.AcknowledgeTrust(f.ctx, holder, generation, f.change(string(kind)+".trust", holder.String()))
+}
+
+var trustTests = []test{
+	{"trust bundles follow each other, and are kept", func(f *fixture) {
+		f.issuers()
+		cert := selfSigned(f.T)
+		next := ca.Issuer{ID: "root-2", Purpose: ca.PurposeRoot, State: ca.IssuerCreated, Certificate: cert, Parent: "root-2"}
+		cross := []ca.CrossCertificate{{Root: "root-2", By: "root", Certificate: cert}, {Root: "root", By: "root-2", Certificate: cert}}
+		f.must(f.store.AddIssuers(f.ctx, []ca.Issuer{next}, nil, cross, f.change("issuer.create", "issuer:root-2")))
+		f.must(f.store.SaveTrustGeneration(f.ctx, f.generation(2, "root", "root-2"), f.change("trust.add", "issuer:root-2")))
+		f.unchanged(func() {
+			for _, n := range []int64{1, 2, 4} {
+				f.wantKind(f.store.SaveTrustGeneration(f.ctx, f.generation(n, "root"), f.change("trust.drop", "issuer:root-2")), enroll.KindConflict)
+			}
+		})
+		f.must(f.store.SaveTrustGeneration(f.ctx, f.generation(3, "root-2"), f.change("trust.drop", "issuer:root")))
+		all, err := f.store.TrustGenerations(f.ctx)
+		f.must(err)
+		if len(all) != 3 || !slices.Equal(all[0].Roots, []string{"root"}) || !slices.Equal(all[1].Roots, []string{"root", "root-2"}) || !slices.Equal(all[2].Roots, []string{"root-2"}) ||
+			all[0].Generation != 1 || !all[2].CreatedAt.Equal(f.now) {
+			f.Fatalf("%+v", all)
+		}
+		issuers, err := f.store.Issuers(f.ctx)
+		f.must(err)
+		if issuers[2].ID != "root-2" || issuers[2].State != ca.IssuerPublished {
+			f.Fatalf("%+v", issuers[2])
+		}
+		f.must(f.store.AddCrossCertificates(f.ctx, cross[:1], f.change("issuer.cross", "issuer:root-2")))
+		got, err := f.store.CrossCertificates(f.ctx)
+		f.must(err)
+		if len(got) != 2 || got[0].Root != "root" || got[0].By != "root-2" || got[1].Root != "root-2" || !got[1].Certificate.Equal(cert) {
+			f.Fatalf("%+v", got)
+		}
+	}},
+	{"who confirmed a trust bundle is counted, and the others are named", func(f *fixture) {
+		f.issuers()
+		for _, id := range []string{"a", "b", "c", "d"} {
+			f.enroll(id)
+		}
+		f.broker("hall")
+		f.must(f.acknowledge(ca.HolderDevice, "b", 2))
+		f.must(f.acknowledge(ca.HolderBroker, "hall", 3))
+		f.unchanged(func() {
+			f.wantKind(f.acknowledge(ca.HolderDevice, "b", 2), enroll.KindConflict)
+			f.wantKind(f.acknowledge(ca.HolderDevice, "b", 1), enroll.KindConflict)
+			f.wantKind(f.acknowledge(ca.HolderBroker, "hall", 3), enroll.KindConflict)
+			f.wantKind(f.acknowledge(ca.HolderDevice, "none", 2), ca.KindNotFound)
+			f.wantKind(f.acknowledge(ca.HolderBroker, "none", 2), ca.KindNotFound)
+		})
+		f.must(f.store.HoldDevice(f.ctx, "d", f.now, f.change("device.hold", "device:d")))
+		counts, err := f.store.TrustCounts(f.ctx, 2, 2)
+		f.must(err)
+		if counts.Devices != 4 || counts.Behind != 3 || counts.Oldest != 1 || !slices.Equal(counts.Names, []string{"a", "c"}) {
+			f.Fatalf("%+v", counts)
+		}
+		if counts, err = f.store.TrustCounts(f.ctx, 1, 2); err != nil || counts.Behind != 0 || len(counts.Names) != 0 {
+			f.Fatalf("%+v, %v", counts, err)
+		}
+		b, err := f.store.Broker(f.ctx, "hall")
+		f.must(err)
+		d, err := f.store.Device(f.ctx, "b")
+		f.must(err)
+		if b.TrustGeneration != 3 || d.TrustGeneration != 2 {
+			f.Fatalf("broker %d, device %d", b.TrustGeneration, d.TrustGeneration)
+		}
+	}},
+	{"holders of an issuer are those whose newest certificate is its", func(f *fixture) {
+		f.issuers()
+		for _, id := range []string{"a", "b", "c"} {
+			f.enroll(id)
+		}
+		f.broker("hall")
+		leaf := f.certificate(ca.Holder{Kind: ca.HolderBroker, ID: "hall"})
+		f.must(f.commit(ca.Issuance{Certificate: leaf, Claim: &enroll.Claim{Change: f.change("broker.issue", "broker:hall")}}))
+		renewed := f.enrollment("b")
+		renewed.Certificate.IssuerID = "others"
+		held, err := f.store.Device(f.ctx, "b")
+		f.must(err)
+		claimOf(renewed).Replaces = held.Certificates[0].SerialNumber
+		f.must(f.commit(renewed))
+		under := func(at time.Time, limit int, issuers ...string) ([]string, []string) {
+			f.Helper()
+			devices, brokers, err := f.store.HoldersUnder(f.ctx, issuers, at, limit)
+			f.must(err)
+			return devices, brokers
+		}
+		if devices, brokers := under(f.now, 10, "devices"); !slices.Equal(devices, []string{"a", "c"}) || !slices.Equal(brokers, []string{"hall"}) {
+			f.Fatalf("devices %v, brokers %v", devices, brokers)
+		}
+		if devices, brokers := under(f.now, 10, "others", "devices"); !slices.Equal(devices, []string{"a", "b", "c"}) || len(brokers) != 1 {
+			f.Fatalf("devices %v, brokers %v", devices, brokers)
+		}
+		if devices, _ := under(f.now, 1, "devices"); len(devices) != 1 {
+			f.Fatalf("devices %v", devices)
+		}
+		if devices, brokers := under(f.now.Add(48*time.Hour), 10, "devices", "others"); len(devices)+len(brokers) != 0 {
+			f.Fatalf("expired: devices %v, brokers %v", devices, brokers)
+		}
+	}},
+	{"an approval is kept, the last one of a step", func(f *fixture) {
+		f.issuers()
+		if a, err := f.store.Approval(f.ctx, "root", enroll.StepDrop); a != nil || err != nil {
+			f.Fatalf("%+v, %v", a, err)
+		}
+		for _, reason := range []string{"first", "second"} {
+			a := enroll.Approval{Root: "root", Step: enroll.StepDrop, Actor: "user:eve", Reason: reason, At: f.now}
+			f.must(f.store.SaveApproval(f.ctx, a, f.change("rollover.approve", "issuer:root")))
+		}
+		a, err := f.store.Approval(f.ctx, "root", enroll.StepDrop)
+		f.must(err)
+		if a.Reason != "second" || a.Actor != "user:eve" || !a.At.Equal(f.now) || a.Root != "root" || a.Step != enroll.StepDrop {
+			f.Fatalf("%+v", a)
+		}
+		if a, err := f.store.Approval(f.ctx, "root", enroll.StepSwitch); a != nil || err != nil {
+			f.Fatalf("%+v, %v", a, err)
+		}
+	}},
+}
