@@ -246,7 +246,7 @@ func (f *fleet) identity(t *testing.T, holder ca.Holder) *tls.Certificate {
 	}
 	cert, err := f.ca.Issue(t.Context(), ca.Order{
 		Profile: string(holder.Kind), Holder: holder, CommonName: holder.ID, PublicKey: request.PublicKey, KeySHA256: request.KeySHA256,
-		DNSNames: []string{"localhost"}, Claim: func(ca.Certificate) any { return issuedInTest(holder) },
+		DNSNames: []string{"localhost", holder.ID}, Claim: func(ca.Certificate) any { return issuedInTest(holder) },
 	})
 	if err != nil {
 		t.Fatal(err)

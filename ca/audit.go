@@ -223,7 +223,7 @@ func auditNames(c *audited) string {
 		}
 	}
 	server := slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-	if server && cn != "" && !slices.Contains(c.DNSNames, cn) && !slices.ContainsFunc(c.IPAddresses, func(ip net.IP) bool { return ip.String() == cn }) &&
+	if server && cn != "" && !slices.Contains(c.DNSNames, cn) && !slices.ContainsFunc(c.IPAddresses, net.ParseIP(cn).Equal) &&
 		!slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageClientAuth) {
 		return fmt.Sprintf("its common name %.80q is not among its names (RFC 6125)", cn)
 	}

@@ -47,6 +47,11 @@ func TestAuditFindsNothing(t *testing.T) {
 	if found := audit.Certificate(f.issue(long), broker); len(found) != 0 {
 		t.Errorf("an empty subject: %+v", found)
 	}
+	spelled := f.order("broker")
+	spelled.CommonName, spelled.DNSNames, spelled.IPs = "FE80::0:1", nil, []net.IP{net.ParseIP("fe80::1")}
+	if found := audit.Certificate(f.issue(spelled), broker); len(found) != 0 {
+		t.Errorf("an address spelled otherwise: %+v", found)
+	}
 	p := f.profile(ca.ProfileForm{Jitter: "5d", DNSNames: []string{"{{ .ID }}.fleet.example"}, URIs: []string{"spiffe://fleet.example/{{ .ID }}"}, Subject: ca.SubjectTemplate{Organization: "x"}})
 	if found := audit.Certificate(f.issue(f.under(p, "pump-1")), p); len(found) != 0 {
 		t.Errorf("a profile of templates: %+v", found)

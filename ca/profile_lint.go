@@ -133,8 +133,9 @@ func (l *profileLint) underIssuer(a *Authority, s *signer, now time.Time) {
 			}
 		}
 		if len(p.DNSNames) == 0 && p.Holder == HolderDevice && s.Domain == "" {
-			l.add(SeverityWarning, "dnsNames", "add a template such as {{ .ID | lower }}.{{ .Product }}.SITE.DOMAIN under a domain that the issuer permits",
-				"issuer %s has name constraints, which say nothing of a certificate without DNS names", s.ID)
+			l.add(SeverityError, "dnsNames", "add a template such as {{ .ID | lower }}.{{ .Product }}.{{ .Site }}.DOMAIN under a domain that the issuer permits",
+				"issuer %s has name constraints: of a certificate without DNS names OpenSSL takes the common name for one, and refuses it", s.ID)
+			return
 		}
 	}
 	if _, err := a.sample(p, s, now); err != nil {

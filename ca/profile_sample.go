@@ -2,6 +2,7 @@ package ca
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -78,7 +79,7 @@ func (a *Authority) doubleOf(s *signer) (*double, error) {
 // sample signs a certificate of the profile under the double of an issuer, and
 // verifies it there, names and usages included.
 func (a *Authority) sample(p *Profile, s *signer, now time.Time) (*x509.Certificate, error) {
-	o, err := p.named(sampleOrder(p))
+	o, err := p.named(sampleOrder(p, s))
 	if err == nil {
 		o, err = s.named(o)
 	}
@@ -118,11 +119,12 @@ func (a *Authority) sample(p *Profile, s *signer, now time.Time) (*x509.Certific
 	return cert, nil
 }
 
-// sampleOrder orders a certificate of the profile for a made-up holder.
-func sampleOrder(p *Profile) Order {
+// sampleOrder orders a certificate of the profile for a made-up holder that an
+// issuer signs for.
+func sampleOrder(p *Profile, s *signer) Order {
 	o := Order{Profile: p.Name, Holder: Holder{p.Holder, "sample-1"}, CommonName: "sample-1", PublicKey: sampleKey(p)}
-	o.Product, o.Site = "product", "site" // where the issuer is for any
-	o.Facts = NameFacts{ID: o.CommonName, Product: "product", Site: "site", WorkOrder: "wo-1", Group: "group", Attributes: p.sampleAttributes()}
+	o.Product, o.Site = cmp.Or(s.Product, "product"), cmp.Or(s.Site, "site")
+	o.Facts = NameFacts{ID: o.CommonName, Product: o.Product, Site: o.Site, WorkOrder: "wo-1", Group: "group", Attributes: p.sampleAttributes()}
 	if p.Holder == HolderBroker || p.Holder == HolderServer {
 		o.CommonName = "mqtt.example"
 		if len(p.Domains) > 0 {

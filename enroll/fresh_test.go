@@ -76,3 +76,43 @@ func TestFreshIsCancelledAlone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What is begun and waited for later was read after it began, too, beside those
+// who wait at once.
+func TestFreshBegins(t *testing.T) {
+	var f fresh[string, int64]
+	var written atomic.Int64
+	read := func(context.Context) (int64, error) { return written.Load(), nil }
+	var calls sync.WaitGroup
+	for n := range 32 {
+		calls.Go(func() {
+			for range 200 {
+				least := written.Add(1)
+				wait := f.begin(t.Context(), "row", read).wait
+				if n%2 == 0 {
+					wait = func(ctx context.Context) (int64, error) { return f.get(ctx, "row", read) }
+				}
+				if got, err := wait(t.Context()); err != nil || got < least {
+					t.Errorf("read %d after %d was written, %v", got, least, err)
+					return
+				}
+			}
+		})
+	}
+	calls.Wait()
+	if len(f.now) != 0 {
+		t.Errorf("%d reads are left", len(f.now))
+	}
+	// Whoever gives up leaves the read to the others.
+	release := make(chan struct{})
+	begun := f.begin(t.Context(), "row", func(context.Context) (int64, error) { <-release; return 7, nil })
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := begun.wait(gone); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled wait: %v", err)
+	}
+	close(release)
+	if got, err := begun.wait(t.Context()); got != 7 || err != nil {
+		t.Errorf("read %d, %v", got, err)
+	}
+}

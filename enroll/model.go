@@ -113,7 +113,7 @@ type WorkOrder struct {
 	State     OrderState `json:"state"`
 	CreatedAt time.Time  `json:"createdAt"`
 	FullAt    *time.Time `json:"fullAt,omitempty"`   // when Issued reached Quantity; missing while it has not
-	Warnings  []string   `json:"warnings,omitempty"` // for people, when it was opened: what its certificates may surprise with
+	Warnings  []string   `json:"warnings,omitempty"` // for people: what its certificates may surprise with
 }
 
 // An EnrollmentToken lets its bearer enroll devices for one work order, or one

@@ -80,9 +80,23 @@ func (s *Service) orderWarnings(o *WorkOrder, p *ca.Profile) []string {
 	return nil
 }
 
-// WorkOrder returns a work order.
+// WorkOrder returns a work order; while it is open, with what its certificates
+// may surprise with now.
 func (s *Service) WorkOrder(ctx context.Context, id string) (*WorkOrder, error) {
-	return s.store.WorkOrder(ctx, id)
+	o, stored, err := s.store.ProfiledOrder(ctx, id)
+	if err != nil || o.State != OrderOpen {
+		return o, err
+	}
+	profile, err := s.inForce(o.Profile, stored)
+	switch {
+	case isKind(err, ca.KindProfile):
+		o.Warnings = []string{"nothing can be enrolled: there is no profile " + o.Profile}
+	case err != nil:
+		return nil, err
+	default:
+		o.Warnings = s.orderWarnings(o, profile)
+	}
+	return o, nil
 }
 
 // WorkOrders lists work orders.

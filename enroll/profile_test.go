@@ -265,6 +265,14 @@ func TestShelfLifeIsTold(t *testing.T) {
 			t.Errorf("warnings %v", warnings)
 		}
 	}
+	if o := must(s.WorkOrder(s.ctx, "WO-1")); len(o.Warnings) != 1 {
+		t.Errorf("the open order: %v", o.Warnings)
+	}
+	closed := enroll.OrderClosed
+	must(s.UpdateWorkOrder(s.ctx, as("operator", ""), "WO-1", enroll.WorkOrderUpdate{State: &closed}))
+	if o := must(s.WorkOrder(s.ctx, "WO-1")); len(o.Warnings) != 0 {
+		t.Errorf("the closed order: %v", o.Warnings)
+	}
 	if r := must(s.RenewDevice(s.ctx, device(s.current(e), ""), newCSR(t, newKey(t), "d"))); len(r.Warnings) != 0 {
 		t.Errorf("a device in the field is told %v", r.Warnings)
 	}

@@ -96,7 +96,7 @@ const (
 
 // WorkOrderProgress returns how a work order comes along.
 func (s *Service) WorkOrderProgress(ctx context.Context, id string) (*WorkOrderProgress, error) {
-	o, err := s.store.WorkOrder(ctx, id)
+	o, err := s.WorkOrder(ctx, id)
 	if err != nil {
 		return nil, err
 	}

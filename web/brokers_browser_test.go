@@ -173,7 +173,7 @@ func TestBrowserFactoryPagesAreAccessible(t *testing.T) {
 		b := s.browser(enroll.RoleAdmin, theme)
 		for _, path := range []string{
 			"/brokers", "/brokers/hall", "/brokers/attic", "/brokers/hall/rotate", "/brokers/attic/verifications", "/brokers/attic/verifications/" + kept.ID,
-			"/rotations", "/rotations/" + rotation.ID, "/work-orders", "/work-orders/wo-1", "/authority", "/authority/manufacturers/acme",
+			"/rotations", "/rotations/" + rotation.ID, "/work-orders", "/work-orders/wo-1", "/authority", "/authority/profiles/device", "/authority/manufacturers/acme",
 		} {
 			b.Open(path)
 			browsertest.Eval[bool](b, `document.querySelectorAll("main details").forEach(d => d.open = true), true`)

@@ -23,19 +23,20 @@ func orderRoutes() []route {
 // An orderPage is one work order.
 type orderPage struct {
 	*enroll.WorkOrderProgress
-	Order    *enroll.WorkOrder
-	URL      string
-	Quota    quotaBar
-	Chart    columnChart
-	LastHour int64 // enrolled in it
-	Tokens   []tokenRow
-	Next     string // URL of more tokens
-	First    string
-	Quantity string // as typed
-	Form     tokenForm
-	Commands []equivalent
-	Error    *refusal
-	At       string // which form was refused
+	Order      *enroll.WorkOrder
+	URL        string
+	ProfileURL string
+	Quota      quotaBar
+	Chart      columnChart
+	LastHour   int64 // enrolled in it
+	Tokens     []tokenRow
+	Next       string // URL of more tokens
+	First      string
+	Quantity   string // as typed
+	Form       tokenForm
+	Commands   []equivalent
+	Error      *refusal
+	At         string // which form was refused
 }
 
 // A tokenRow is an enrollment token, without its secret.
@@ -65,7 +66,7 @@ func orderAnswer(v *visit, form *tokenForm, at string, r *refusal) (answer, erro
 		return nil, err
 	}
 	o := progress.Order
-	p := orderPage{WorkOrderProgress: progress, Order: o, URL: orderURL(o.ID), Quota: quotaOf(o), At: at, Error: r,
+	p := orderPage{WorkOrderProgress: progress, Order: o, URL: orderURL(o.ID), ProfileURL: profileURL(o.Profile), Quota: quotaOf(o), At: at, Error: r,
 		Quantity: v.form("quantity"), Form: tokenForm{Uses: "1", ExpiresIn: "24h"}}
 	if form != nil {
 		p.Form = *form
