@@ -53,6 +53,7 @@ type Authority struct {
 	clock atomic.Int64 // newest time seen, Unix nanoseconds
 
 	publishers sync.Map // *publisher by CRLScope
+	texts      sync.Map // *chainText by what it is of
 
 	adopting sync.Mutex // held while issuers are taken over
 	mu       sync.RWMutex
@@ -521,6 +522,34 @@ func (a *Authority) Chain(issuerID string) []*x509.Certificate {
 	return slices.DeleteFunc(a.issuers.chain(issuerID), func(c *x509.Certificate) bool {
 		return slices.ContainsFunc(roots, c.Equal)
 	})
+}
+
+// ChainPEM is Chain as PEM.
+func (a *Authority) ChainPEM(issuerID string) string { return a.textOf(issuerID, a.Chain(issuerID)) }
+
+// ServedChainPEM is ServedChain as PEM.
+func (a *Authority) ServedChainPEM(issuerID string) string {
+	return a.textOf("served "+issuerID, a.ServedChain(issuerID))
+}
+
+// RootsPEM is Roots as PEM.
+func (a *Authority) RootsPEM() string { return a.textOf("", a.Roots()) }
+
+// A chainText is the PEM of certificates. Every answer to an enrollment has two.
+type chainText struct {
+	chain []*x509.Certificate
+	text  string
+}
+
+// textOf returns the PEM of certificates, encoded once for as long as they are
+// the same.
+func (a *Authority) textOf(key string, chain []*x509.Certificate) string {
+	if known, ok := a.texts.Load(key); ok && slices.Equal(known.(*chainText).chain, chain) {
+		return known.(*chainText).text
+	}
+	t := &chainText{chain, EncodeChain(chain...)}
+	a.texts.Store(key, t)
+	return t.text
 }
 
 // A Trust is the trust bundle of now: the roots in the field.

@@ -1,12 +1,16 @@
 package ca
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 )
 
@@ -156,15 +160,35 @@ func (c *Certificate) UnmarshalJSON(b []byte) error {
 
 // EncodeChain returns certificates as one PEM text, in their order.
 func EncodeChain(chain ...*x509.Certificate) string {
-	var out []byte
+	size := 0
 	for _, c := range chain {
-		out = append(out, encodePEM(c.Raw)...)
+		size += pemSize(c.Raw)
 	}
-	return string(out)
+	var out strings.Builder
+	out.Grow(size)
+	for _, c := range chain {
+		writePEM(&out, c.Raw)
+	}
+	return out.String()
 }
 
 func encodePEM(der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	var out bytes.Buffer
+	out.Grow(pemSize(der))
+	writePEM(&out, der)
+	return out.Bytes()
+}
+
+// writePEM writes to memory, which does not fail.
+func writePEM(out io.Writer, der []byte) {
+	_ = pem.Encode(out, &pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// pemSize is how long a certificate is as PEM: base64 in lines of 64 (RFC 7468,
+// section 2), between two lines.
+func pemSize(der []byte) int {
+	n := base64.StdEncoding.EncodedLen(len(der))
+	return len("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n") + n + (n+63)/64
 }
 
 func hexSHA256(b []byte) string {

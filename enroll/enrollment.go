@@ -509,12 +509,12 @@ func (s *Service) issueEvent(actor, action, subject string, cert ca.Certificate,
 // enrollment returns the answer for a recorded certificate; profile is the
 // version that it was issued under, looked up when nil.
 func (s *Service) enrollment(ctx context.Context, cert *ca.Certificate, profile *ca.Profile, replayed bool) (*Enrollment, error) {
-	chain := s.ca.Chain
+	chain := s.ca.ChainPEM
 	if cert.Holder.Kind == ca.HolderBroker || cert.Holder.Kind == ca.HolderServer { // shown to devices with an older trust bundle
-		chain = s.ca.ServedChain
+		chain = s.ca.ServedChainPEM
 	}
 	e := &Enrollment{
-		Certificate: cert, Chain: cert.PEM() + ca.EncodeChain(chain(cert.IssuerID)...),
+		Certificate: cert, Chain: cert.PEM() + chain(cert.IssuerID),
 		TrustBundle: s.trustBundle(), Replayed: replayed,
 	}
 	if cert.Holder.Kind != ca.HolderDevice {

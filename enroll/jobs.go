@@ -48,7 +48,7 @@ func (s *Service) Jobs() map[JobKind]func(ctx context.Context, subject string) e
 
 // Every returns the kinds that run by the clock, and how often.
 func (s *Service) Every() map[JobKind]time.Duration {
-	every := map[JobKind]time.Duration{JobScheduledCRL: time.Minute, JobTidy: 24 * time.Hour, JobCount: 10 * time.Second}
+	every := map[JobKind]time.Duration{JobScheduledCRL: time.Minute, JobTidy: time.Hour, JobCount: 10 * time.Second}
 	if s.cfg.VerifyEvery > 0 {
 		every[JobVerify] = s.cfg.VerifyEvery
 	}

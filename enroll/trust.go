@@ -26,7 +26,7 @@ func (s *Service) TrustBundle(context.Context) (*TrustBundle, error) {
 }
 
 func (s *Service) trustBundle() TrustBundle {
-	return TrustBundle{Generation: s.ca.TrustGeneration(), PEM: ca.EncodeChain(s.ca.Roots()...)}
+	return TrustBundle{Generation: s.ca.TrustGeneration(), PEM: s.ca.RootsPEM()}
 }
 
 // An IssuerView is an issuer as the REST API shows it.

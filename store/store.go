@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -36,6 +37,8 @@ type Store struct {
 	clock   func() time.Time
 	onEvent func(enroll.Event) []enroll.Job
 	writes  *committer
+	tidying sync.Mutex
+	tidied  idempotencyKey // up to which Tidy has looked at idempotency keys
 	firsts  group[first, bool]
 	serials group[ca.SerialNumber, *ca.Certificate] // nil for one that there is not
 	renewed group[string, *enroll.Device]           // by id, nil for one that there is not

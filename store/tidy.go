@@ -28,17 +28,8 @@ func (s *Store) Tidy(ctx context.Context, now time.Time, keepAnswers time.Durati
 		}
 		done.CRLs += n
 	}
-	var last idempotencyKey
-	for more := true; more; {
-		var n int64
-		began := time.Now()
-		if n, more, err = s.tidyKeys(ctx, &last, now, keepAnswers); err != nil {
-			return done, s.explain("delete old idempotency keys", err)
-		}
-		done.IdempotencyKeys += n
-		if err := rest(ctx, time.Since(began)); err != nil {
-			return done, err
-		}
+	if done.IdempotencyKeys, err = s.tidyAllKeys(ctx, now, keepAnswers); err != nil {
+		return done, s.explain("delete old idempotency keys", err)
 	}
 	if done.Sessions, err = s.tidyRows(ctx, tidySessions, now); err != nil {
 		return done, s.explain("delete expired sessions", err)
@@ -49,15 +40,32 @@ func (s *Store) Tidy(ctx context.Context, now time.Time, keepAnswers time.Durati
 	return s.tidyTokens(ctx, done, now, now.Add(-keepAnswers))
 }
 
-// rest waits for so long after a chunk that cleaning a large table takes a fifth
-// of one processor at most.
-func rest(ctx context.Context, took time.Duration) error {
-	select {
-	case <-time.After(min(4*took, time.Second)):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+// tidyFor is how long one call of Tidy looks at the largest table.
+const tidyFor = 3 * time.Minute
+
+// tidyAllKeys goes on with the idempotency keys where the last call ended, or
+// begins again, and rests after each chunk, so that it never takes more than a
+// part in restAfterCount of one processor.
+func (s *Store) tidyAllKeys(ctx context.Context, now time.Time, keepAnswers time.Duration) (all int64, err error) {
+	s.tidying.Lock()
+	defer s.tidying.Unlock()
+	for began := time.Now(); time.Since(began) < tidyFor; {
+		chunk := time.Now()
+		n, more, err := s.tidyKeys(ctx, &s.tidied, now, keepAnswers)
+		if all += n; err != nil {
+			return all, err
+		}
+		if !more {
+			s.tidied = idempotencyKey{}
+			return all, nil
+		}
+		select {
+		case <-time.After(restAfterCount * time.Since(chunk)):
+		case <-ctx.Done():
+			return all, ctx.Err()
+		}
 	}
+	return all, nil
 }
 
 // tidyTokens deletes tokens that expired long ago.
