@@ -27,7 +27,7 @@ func (s *Service) ChainsDue(ctx context.Context, now time.Time) ([]Attention, er
 	var all []Attention
 	issuers := s.ca.Issuers()
 	for _, i := range issuers {
-		if i.State != ca.IssuerActive || slices.ContainsFunc(issuers, func(o ca.Issuer) bool { return s.succeeds(o, i, profiles, now) }) {
+		if !inUse(issuers, i) || slices.ContainsFunc(issuers, func(o ca.Issuer) bool { return s.succeeds(o, i, profiles, now) }) {
 			continue
 		}
 		subject := "issuer:" + i.ID
@@ -44,6 +44,13 @@ func (s *Service) ChainsDue(ctx context.Context, now time.Time) ([]Attention, er
 		}
 	}
 	return all, nil
+}
+
+// inUse reports whether an issuer is active, or stands above one that is.
+func inUse(issuers []ca.Issuer, i ca.Issuer) bool {
+	return i.State == ca.IssuerActive || slices.ContainsFunc(issuers, func(o ca.Issuer) bool {
+		return o.Parent == i.ID && o.ID != i.ID && inUse(issuers, o)
+	})
 }
 
 // succeeds reports whether an issuer stands ready for another: for the same, out

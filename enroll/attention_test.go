@@ -182,6 +182,25 @@ func TestAttentionToIssuersThatAreTooShort_I17(t *testing.T) {
 	s.wantAttention()
 }
 
+// A root that was retired is looked at for as long as active issuers hang on it.
+func TestAttentionToWhatStandsAboveIssuers_I17(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.must(s.SetStatusURL(s.ctx, "http://status.test"))
+	root := must(s.Issuer(s.ctx, "root"))
+	s.clock.forward(root.NotAfter.Sub(root.NotBefore) * 3 / 4)
+	s.addRoot("root-2")
+	s.must(s.AdoptIssuers(s.ctx))
+	must(s.ActivateIssuer(s.ctx, as("admin", ""), "root-2"))
+	if got := s.attention(); s.state("root") != ca.IssuerRetired || slices.Contains(got, "chain-expiring warning issuer:root open-issuer") {
+		t.Errorf("a root with a successor: %v", got)
+	}
+	s.clock.forward(root.NotAfter.Sub(root.NotBefore) * 3 / 4) // in which the successor ages, too
+	if got := s.attention(); !slices.Contains(got, "chain-expiring critical issuer:root open-issuer") {
+		t.Errorf("a retired root above active issuers: %v", got)
+	}
+}
+
 // What is most severe comes first, and the list is bounded.
 func TestAttentionIsBounded(t *testing.T) {
 	t.Parallel()

@@ -219,6 +219,30 @@ func (s *Service) Readiness(ctx context.Context, id string, step RolloverStep) (
 	return r, nil
 }
 
+// Rollovers says, of each root in the trust bundle that was not in the first, who
+// has not confirmed it.
+func (s *Service) Rollovers(ctx context.Context) ([]*Readiness, error) {
+	all, err := s.store.TrustGenerations(ctx)
+	if err != nil || len(all) < 2 {
+		return nil, err
+	}
+	var under []*Readiness
+	for _, root := range all[len(all)-1].Roots {
+		if slices.Contains(all[0].Roots, root) {
+			continue
+		}
+		r, err := s.Readiness(ctx, root, StepSwitch)
+		if isKind(err, ca.KindNotFound) { // taken over in a moment
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		under = append(under, r)
+	}
+	return under, nil
+}
+
 // neededFor returns the generation that a step needs to be confirmed: to switch
 // to a root the first that has it, to drop one the first that has the newest of
 // the others.

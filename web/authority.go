@@ -33,6 +33,7 @@ type authorityPage struct {
 	Makers   []makerRow
 	Profiles []profileRow
 	Trust    *trustFacts
+	Rollover []*enroll.Readiness // to roots that came later
 	Forecast forecastView
 }
 
@@ -64,7 +65,8 @@ func (v *visit) trustFacts() (*trustFacts, error) {
 // An issuerNode is an issuer, with those that it signed.
 type issuerNode struct {
 	enroll.IssuerView
-	Key       string // kind and size
+	KeyName   string // kind and size
+	Permits   string // DNS name below which all its names are; empty for no such limit
 	Signature string // algorithm that its certificate is signed with
 	Life      life
 	CRLs      []crlFacts // the worst first, crlsShown at most
@@ -127,6 +129,9 @@ func getAuthority(v *visit) (answer, error) {
 		return nil, err
 	}
 	if p.Trust, err = v.trustFacts(); err != nil {
+		return nil, err
+	}
+	if p.Rollover, err = v.site.service.Rollovers(v.ctx()); err != nil {
 		return nil, err
 	}
 	if p.Makers, err = v.makers(); err != nil {
@@ -216,7 +221,7 @@ func (v *visit) issuerNode(view enroll.IssuerView) (issuerNode, error) {
 		return issuerNode{}, err
 	}
 	n := issuerNode{
-		IssuerView: view, Key: keyName(cert), Signature: cert.SignatureAlgorithm.String(),
+		IssuerView: view, KeyName: keyName(cert), Permits: ca.NameConstraint(view.Product, view.Site, view.Domain), Signature: cert.SignatureAlgorithm.String(),
 		Life: lifeOf(view.NotBefore, view.NotAfter, v.site.now()),
 	}
 	for _, f := range issuerFiles {

@@ -122,6 +122,40 @@ func TestAuthorityShowsShards_I12(t *testing.T) {
 	}
 }
 
+// A root that came later is shown with who has not confirmed it; what an issuer
+// signs for, and that its key is missing, stands on its card.
+func TestAuthorityShowsRollOvers(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := s.as(enroll.RoleAuditor)
+	v.get("/authority").count(".rollover", 0)
+	s.enroll("behind-1")
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	s.must(err)
+	root := ca.CAPlan{ID: "root-2", Purpose: ca.PurposeRoot, CommonName: "Root 2"}
+	cert, err := ca.SignRoot(root, key, time.Now())
+	s.must(err)
+	pumps := ca.CAPlan{ID: "pumps", Purpose: ca.PurposeDevice, CommonName: "Pumps", Product: "pump", Site: "hall-2", Domain: "fleet.example"}
+	under, err := ca.SignIssuer(pumps, key.Public(), cert, key, time.Now())
+	s.must(err)
+	issuers := []ca.Issuer{root.Issuer(cert, "root-2", ""), pumps.Issuer(under, "root-2", "softkms:path=keys/none.pem")}
+	var crls []*ca.CRL
+	for _, i := range issuers {
+		crl, err := ca.FirstCRL(s.ctx, i, key, 1, time.Now())
+		s.must(err)
+		crls = append(crls, crl)
+	}
+	s.must(s.store.AddIssuers(s.ctx, issuers, crls, nil, enroll.Change{Event: enroll.IssuerEvent(time.Now(), "local:test", "issuer.create", issuers[0])}))
+	s.must(s.service.AdoptIssuers(s.ctx))
+	p := v.get("/authority").has("Roll-over to root-2", "1 of 1 have not confirmed trust bundle 2", "product pump", "site hall-2", "pump.hall-2.fleet.example").
+		count(".rollover", 1).count(`.rollover a[href="/devices/behind-1"]`, 1).count(".rollover .state.wait", 1).count(".tree > li", 5)
+	if text := p.Find(".issuer .state.bad").Text(); !strings.Contains(text, "unusable") {
+		t.Errorf("the key that is missing: %q", text)
+	}
+	s.must(s.service.AcknowledgeTrust(s.ctx, admin(), ca.Holder{Kind: ca.HolderDevice, ID: "behind-1"}, 2))
+	v.get("/authority").has("0 of 1 have not confirmed").count(".rollover .state.ok", 1)
+}
+
 // Manufacturers are listed, with what became of their manifests.
 func TestAuthorityManufacturers(t *testing.T) {
 	t.Parallel()

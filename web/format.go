@@ -185,10 +185,10 @@ func indentJSON(v any) (string, error) {
 // tones says what states mean, for their colour and sign: every state has its
 // word beside it.
 var tones = map[string][]string{
-	"ok":   {"admitted", "refused", "good", "active", "verified", "proven", "done", "pass", "open", "ok", "enabled", "established", "connected", "secure", "secure_channel_ready", "certificate_verified", servedSame},
+	"ok":   {"admitted", "refused", "good", "active", "verified", "proven", "done", "pass", "open", "ok", "enabled", "established", "connected", "secure", "secure_channel_ready", "certificate_verified", "ready", servedSame},
 	"warn": {"not admitted", "not refused", "held", "unproven", "rolled-back", "warn", "warning", "inconclusive", "stale"},
-	"bad":  {"revoked", "failing", "failed", "fail", "error", "expired", "critical", "lapsed", "disabled", servedOther, "no issuer"},
-	"wait": {"running", "pending", "in_progress", "registered"},
+	"bad":  {"revoked", "failing", "failed", "fail", "error", "expired", "critical", "lapsed", "disabled", "unusable", servedOther, "no issuer"},
+	"wait": {"running", "pending", "in_progress", "registered", "created", "published", "waiting"},
 }
 
 // tone returns the tone of a state; "off" for what says neither good nor bad.
