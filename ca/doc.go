@@ -13,6 +13,11 @@
 //     event in one durable transaction.
 //  4. Only then is there a Certificate, whose bytes may leave the process.
 //
+// What a certificate looks like its Profile says, one version of it: built in, or
+// read from a ProfileForm. ChangesOf compares two versions, LintProfile holds one
+// against the issuers that there are, SampleProfile shows what it gives. An Audit
+// holds what was issued against all of that.
+//
 // Revocation is a change of status in the ledger; what this package adds is
 // how it is told:
 //

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"text/template"
+	"text/template/parse"
 
 	"go.step.sm/crypto/x509util"
 )
@@ -69,6 +70,9 @@ func (p *Profile) compile() error {
 		if err != nil {
 			return nil, Errorf(KindMalformed, field, templateHint, "%.200q is no template: %w", text, err)
 		}
+		if text == "" || len(text) > maxTemplate || len(made.Templates()) > 1 || made.Tree == nil || !straight(made.Root) {
+			return nil, Errorf(KindMalformed, field, templateHint, "%.200q is empty, longer than %d octets, or has loops or templates of its own", text, maxTemplate)
+		}
 		return made, nil
 	}
 	for i, text := range p.Subject.fields() {
@@ -97,6 +101,25 @@ func (p *Profile) compile() error {
 		p.templates = t
 	}
 	return nil
+}
+
+// maxTemplate is the longest template, in octets.
+const maxTemplate = 1024
+
+// straight reports whether a template runs through once: without loops, which
+// may be endless, and without other templates.
+func straight(node parse.Node) bool {
+	switch n := node.(type) {
+	case *parse.ListNode:
+		return n == nil || !slices.ContainsFunc(n.Nodes, func(inner parse.Node) bool { return !straight(inner) })
+	case *parse.IfNode:
+		return straight(n.List) && straight(n.ElseList)
+	case *parse.WithNode:
+		return straight(n.List) && straight(n.ElseList)
+	case *parse.TextNode, *parse.ActionNode, *parse.CommentNode:
+		return true
+	}
+	return false
 }
 
 // Templated reports whether names depend on more than the holder's id.

@@ -72,7 +72,13 @@ func TestProfileForm(t *testing.T) {
 		"extendedKeyUsages[1]": {with(func(f *ca.ProfileForm) { f.ExtKeyUsage = []string{"clientAuth", "clientAuth"} })},
 		"keys[1]":              {with(func(f *ca.ProfileForm) { f.Keys = []ca.KeyAlgorithm{ca.KeyP256, "P-224"} }), with(func(f *ca.ProfileForm) { f.Keys = []ca.KeyAlgorithm{ca.KeyP256, ca.KeyP256} })},
 		"maxActive":            {with(func(f *ca.ProfileForm) { f.MaxActive = 1 }), with(func(f *ca.ProfileForm) { f.MaxActive = -1 }), with(func(f *ca.ProfileForm) { f.Holder, f.MaxActive = ca.HolderBroker, 2 })},
-		"dnsNames[0]":          {with(func(f *ca.ProfileForm) { f.DNSNames = []string{"{{ .ID"} }), with(func(f *ca.ProfileForm) { f.DNSNames = []string{`{{ env "HOME" }}`} }), with(func(f *ca.ProfileForm) { f.DNSNames = []string{`{{ getHostByName "x" }}`} })},
+		"dnsNames[0]": {with(func(f *ca.ProfileForm) { f.DNSNames = []string{"{{ .ID"} }), with(func(f *ca.ProfileForm) { f.DNSNames = []string{`{{ env "HOME" }}`} }), with(func(f *ca.ProfileForm) { f.DNSNames = []string{`{{ getHostByName "x" }}`} }),
+			with(func(f *ca.ProfileForm) { f.DNSNames = []string{`{{ range 1000000000 }}x{{ end }}`} }), with(func(f *ca.ProfileForm) {
+				f.DNSNames = []string{`{{ if .ID }}{{ range $k, $v := .Attributes }}{{ $v }}{{ end }}{{ end }}`}
+			}),
+			with(func(f *ca.ProfileForm) {
+				f.DNSNames = []string{`{{ define "x" }}{{ template "x" }}{{ end }}{{ template "x" }}`}
+			}), with(func(f *ca.ProfileForm) { f.DNSNames = []string{""} }), with(func(f *ca.ProfileForm) { f.DNSNames = []string{strings.Repeat("x", 1025)} })},
 		"subject.organization": {with(func(f *ca.ProfileForm) { f.Subject.Organization = "{{ end }}" })},
 		"allowedDomains[0]":    {with(func(f *ca.ProfileForm) { f.Domains = []string{".fleet.example"} })},
 		"allowedNetworks[0]":   {with(func(f *ca.ProfileForm) { f.Networks = []string{"192.0.2.1/24"} })},
@@ -383,6 +389,41 @@ func TestProfileSample(t *testing.T) {
 	if n, _ := f.ledger.count("pump"); n != 0 {
 		t.Errorf("%d certificates are recorded", n)
 	}
+}
+
+// What people write is a profile or an error that names the field, never a panic;
+// a profile's form is the same profile; and its names can be tried out.
+func FuzzProfileForm(f *testing.F) {
+	for _, form := range []ca.ProfileForm{
+		{Name: "pump", Validity: "60d", DNSNames: []string{`{{ .ID | lower | trunc 20 }}.{{ if .Site }}{{ .Site }}{{ else }}x{{ end }}.example`}, Keys: []ca.KeyAlgorithm{ca.KeyP256}},
+		{Name: "pump", Validity: "8760h", URIs: []string{`urn:x:{{ regexReplaceAll "(" .ID "x" }}`}, Subject: ca.SubjectTemplate{Organization: `{{ index .Attributes "a b" }}`}, Networks: []string{"192.0.2.0/24"}},
+		{Name: "broker", Holder: ca.HolderBroker, Validity: "90d", Backdate: "0s", Jitter: "1h", RenewBefore: "240h", ShelfLife: "1d", Domains: []string{"a.example"}},
+	} {
+		text, err := json.Marshal(form)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	x := newFixture(f)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var form ca.ProfileForm
+		if json.Unmarshal(text, &form) != nil {
+			return
+		}
+		p, err := form.Profile()
+		if err != nil {
+			if e, ok := errors.AsType[*ca.Error](err); !ok || e.Field == "" {
+				t.Fatalf("%s: %v", text, err)
+			}
+			return
+		}
+		again, err := p.Form().Profile()
+		if err != nil || len(ca.ChangesOf(p, again)) != 0 {
+			t.Fatalf("%s: as a form and back: %v, %v", text, err, ca.ChangesOf(p, again))
+		}
+		_ = x.ca.LintProfile(p, x.clock.now())
+	})
 }
 
 func BenchmarkIssueUnderProfile(b *testing.B) {
