@@ -160,6 +160,7 @@ var facts = map[string]schema{
 	"Enrollment.broker":    {"description": "to connect to; missing while there is none, and for a broker's own certificate"},
 	"BatchResult.broker":   {"description": "to connect to; missing while there is none"},
 	"Enrollment.renewal":   {"description": "missing for a broker's certificate"},
+	"BrokerDriver.server":  {"examples": []string{"ca-1:/var/lib/fleetca"}},
 	"Endpoint.serverName":  {"description": "that the broker's certificate must hold", "examples": []string{"mqtt.example"}},
 	"Endpoint.clientId":    {"description": "MQTT client identifier to use", "examples": []string{"pump-0001"}},
 	"Endpoint.topicPrefix": {"description": "that the device's topics begin with", "examples": []string{"devices/pump-0001/"}},

@@ -73,7 +73,7 @@ var kinds = map[ca.Kind]kindRow{
 	enroll.KindDeviceHeld:       {status: http.StatusUnprocessableEntity, title: "Device on hold"},
 	enroll.KindNotPublished:     {status: http.StatusUnprocessableEntity, title: "Issuer is not published"},
 	enroll.KindNotReady:         {status: http.StatusConflict, title: "Roll-over would leave some behind"},
-	enroll.KindNoDriver:         {status: http.StatusUnprocessableEntity, title: "Broker is not driven from here"},
+	enroll.KindNoDriver:         {status: http.StatusUnprocessableEntity, title: "No server drives the broker"},
 
 	KindLapsed:   {status: http.StatusServiceUnavailable, title: "Status lapsed"},
 	ca.KindClock: {status: http.StatusServiceUnavailable, title: "Clock unreliable"},

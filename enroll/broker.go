@@ -193,21 +193,26 @@ func (s *Service) UpdateBroker(ctx context.Context, c Call, id string, u BrokerU
 	if err := s.MoveBroker(ctx, c.Principal.Name, n); err != nil {
 		return nil, err
 	}
-	return s.store.Broker(ctx, id)
+	return s.Broker(ctx, id)
 }
 
-// DrivesBroker reports whether this process can install certificates at a
-// broker, and thus rotate them.
-func (s *Service) DrivesBroker(id string) bool { return s.cfg.Drivers[id] != nil }
-
-// Broker returns a broker, with its newest certificate and verification.
+// Broker returns a broker, with its newest certificate and verification, and the
+// server that drives it.
 func (s *Service) Broker(ctx context.Context, id string) (*Broker, error) {
-	return s.store.Broker(ctx, id)
+	b, err := s.store.Broker(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return b, s.showDrivers(ctx, b)
 }
 
 // Brokers lists brokers.
 func (s *Service) Brokers(ctx context.Context, p Page) ([]*Broker, string, error) {
-	return s.store.Brokers(ctx, p)
+	all, next, err := s.store.Brokers(ctx, p)
+	if err != nil {
+		return nil, "", err
+	}
+	return all, next, s.showDrivers(ctx, all...)
 }
 
 // IssueBroker issues a broker's certificate, for a request whose names are

@@ -15,11 +15,11 @@ import (
 // The kinds of background work. Each handler does work that can be repeated:
 // what is done already stays as it is.
 const (
-	JobRevocation   JobKind = "revocation"     // subject: revocation id
+	JobRevocation   JobKind = "revocation"     // subject: revocation id, with " BROKER" for one broker
 	JobRotation     JobKind = "rotation"       // subject: rotation id
 	JobCRL          JobKind = "publish-crl"    // subject: device:ID or certificate:SERIAL, whose status changed
 	JobScheduledCRL JobKind = "scheduled-crls" // subject: none
-	JobDisconnect   JobKind = "disconnect"     // subject: device id
+	JobDisconnect   JobKind = "disconnect"     // subject: device id, with " BROKER" for one broker
 	JobTidy         JobKind = "tidy"           // subject: none
 	JobCount        JobKind = "count-fleet"    // subject: none
 	JobBulk         JobKind = "bulk"           // subject: id of a bulk change
@@ -67,14 +67,19 @@ func (s *Service) tidy(ctx context.Context, _ string) error {
 	return errors.Join(err, forgetErr)
 }
 
-// eachDriver runs f for every broker that has a driver, at once: one that hangs
-// does not hold up the others. Every call of f gets the time that an order to a
-// broker may take.
+// eachDriver runs f for every broker that this server drives, at once: one that
+// hangs does not hold up the others. Every call of f gets the time that an order
+// to a broker may take.
 func (s *Service) eachDriver(ctx context.Context, f func(ctx context.Context, id string, d brokers.Driver) error) error {
+	return s.atEach(ctx, s.cfg.Drivers, f)
+}
+
+// atEach is eachDriver of some drivers.
+func (s *Service) atEach(ctx context.Context, drivers map[string]brokers.Driver, f func(ctx context.Context, id string, d brokers.Driver) error) error {
 	var mu sync.Mutex
 	var errs []error
 	var wg sync.WaitGroup
-	for id, d := range s.cfg.Drivers {
+	for id, d := range drivers {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, s.cfg.ProofTimeout)
 			defer cancel()
@@ -90,8 +95,10 @@ func (s *Service) eachDriver(ctx context.Context, f func(ctx context.Context, id
 }
 
 // disconnect handles JobDisconnect: every broker gets the CRLs that refuse the
-// device, and closes its live sessions.
-func (s *Service) disconnect(ctx context.Context, device string) error {
+// device, and closes its live sessions. Each server does so at the brokers that
+// it drives.
+func (s *Service) disconnect(ctx context.Context, subject string) error {
+	device, broker := cutSubject(subject)
 	d, err := s.store.Device(ctx, device)
 	if err != nil {
 		return err
@@ -99,7 +106,11 @@ func (s *Service) disconnect(ctx context.Context, device string) error {
 	if err := s.showOnCRLs(ctx, d.Certificates); err != nil {
 		return err
 	}
-	return s.eachDriver(ctx, func(ctx context.Context, id string, driver brokers.Driver) error {
+	drivers, err := s.driversFor(ctx, JobDisconnect, device, broker)
+	if err != nil {
+		return err
+	}
+	return s.atEach(ctx, drivers, func(ctx context.Context, id string, driver brokers.Driver) error {
 		return errors.Join(s.loadNewCRLs(ctx, id, driver), s.closeSessions(ctx, device, driver))
 	})
 }

@@ -28,7 +28,7 @@ const (
 	KindUnauthenticated     ca.Kind = "unauthenticated"
 	KindSecondFactor        ca.Kind = "second-factor-required" // the password was right, and a code is missing
 	KindRateLimited         ca.Kind = "rate-limited"           // a *Later says for how long
-	KindNoDriver            ca.Kind = "broker-not-driven"      // nothing here can install or reload at this broker
+	KindNoDriver            ca.Kind = "broker-not-driven"      // no server can install or reload at this broker
 	KindNotPublished        ca.Kind = "issuer-not-published"   // what an issuer's certificates name cannot be fetched, or does not verify
 	KindNotReady            ca.Kind = "rollover-not-ready"     // a step would leave devices or brokers behind
 	KindUnavailable         ca.Kind = "unavailable"            // the store does not answer or cannot be written

@@ -53,6 +53,7 @@ type Broker struct {
 	LastVerification *Verification   `json:"lastVerification,omitempty"`
 	TrustGeneration  int64           `json:"trustGeneration"` // of the newest trust bundle that it confirmed; 0 for none
 	CreatedAt        time.Time       `json:"createdAt"`
+	Driver           *BrokerDriver   `json:"driver,omitempty"` // which server installs its certificates and hands it CRLs; missing when none does
 }
 
 // A BrokerStatus says what the last look at a broker showed.
@@ -293,6 +294,7 @@ type Rotation struct {
 	OldSerial       ca.SerialNumber `json:"oldSerial"`
 	NewSerial       ca.SerialNumber `json:"newSerial"`
 	At              time.Time       `json:"at"`
+	Driver          *BrokerDriver   `json:"driver,omitempty"` // while it runs: which server takes its steps
 	// What a resumed step needs; not part of the REST form.
 	CSR        []byte   `json:"-"` // DER, of the key staged beside the broker
 	SessionIDs []string `json:"-"` // connections before

@@ -43,12 +43,18 @@ const maxProofs = 4
 // admitted it, or none did and it was not revoked in vain. After a crash the
 // attempt starts anew. A
 // hold that was lifted before it was proven is left at that.
-func (s *Service) AdvanceRevocation(ctx context.Context, id string) error {
+//
+// A broker that another server drives is left to that one, with a canary of its
+// own; the subject "ID BROKER" is such a part. Parts run beside each other, and
+// each keeps to the steps of its brokers.
+func (s *Service) AdvanceRevocation(ctx context.Context, subject string) error {
+	id, broker := cutSubject(subject)
 	r, err := s.store.Revocation(ctx, id)
 	if err != nil {
 		return err
 	}
-	if r.State == RevocationProven || r.State == RevocationRecorded {
+	if r.ended() {
+		s.noteProof(r.ID, true)
 		return nil
 	}
 	select {
@@ -57,29 +63,38 @@ func (s *Service) AdvanceRevocation(ctx context.Context, id string) error {
 	default:
 		return &Again{After: queuePause}
 	}
-	p := &proof{Service: s, r: r}
+	p := &proof{Service: s, r: r, broker: broker, loaded: slices.Clone(r.Steps)}
 	if err := p.attempt(ctx); err != nil {
 		return fmt.Errorf("revocation %s of %s: %w", r.ID, r.Device, err)
 	}
-	s.noteProof(r)
-	if r.State == RevocationUnproven {
-		return &Again{After: min(firstRetry<<min(r.Attempts-1, 10), lastRetry)}
+	proven := p.r.ended() || !slices.ContainsFunc(p.brokers, func(b *Broker) bool { why, _ := p.lacks(b.ID); return why != "" })
+	s.noteProof(r.ID, proven)
+	if !proven {
+		return &Again{After: min(firstRetry<<min(p.r.Attempts-1, 10), lastRetry)}
+	}
+	if broker == "" && p.r.State == RevocationRunning {
+		return &Again{After: driverPatience + announceEvery} // a server that dies at its part is told of
 	}
 	return nil
 }
 
+// ended reports whether there is no more to prove.
+func (r *Revocation) ended() bool {
+	return r.State == RevocationProven || r.State == RevocationRecorded
+}
+
 // noteProof keeps count of revocations without proof.
-func (s *Service) noteProof(r *Revocation) {
+func (s *Service) noteProof(id string, proven bool) {
 	s.unprovenMu.Lock()
 	defer s.unprovenMu.Unlock()
-	if r.State != RevocationUnproven {
-		delete(s.unproven, r.ID)
+	if proven {
+		delete(s.unproven, id)
 		return
 	}
 	if s.unproven == nil {
 		s.unproven = map[string]bool{}
 	}
-	s.unproven[r.ID] = true
+	s.unproven[id] = true
 }
 
 // Unproven returns how many revocations this process last attempted to prove
@@ -90,17 +105,19 @@ func (s *Service) Unproven() int {
 	return len(s.unproven)
 }
 
-// A proof is one attempt to prove a revocation.
+// A proof is one attempt to prove a revocation at the brokers of this server.
 type proof struct {
 	*Service
-	mu      sync.Mutex // guards r, and seen's elements
-	r       *Revocation
-	brokers []*Broker
-	bad     *doomed // its canary is revoked in the course of the attempt
-	good    *canary
-	seen    []Observation // by index of brokers
-	kept    []Observation // of brokers that were seen to refuse in an earlier attempt
-	numbers map[string]int64
+	broker    string     // the only one it is about; empty for all that no other server drives
+	mu        sync.Mutex // guards r, loaded, and seen's elements
+	r         *Revocation
+	loaded    []Step // as the store has them, as far as is known
+	brokers   []*Broker
+	elsewhere map[string]*BrokerDriver // what other servers drive
+	bad       *doomed                  // its canary is revoked in the course of the attempt
+	good      *canary
+	seen      []Observation // by index of brokers
+	numbers   map[string]int64
 }
 
 func (p *proof) attempt(ctx context.Context) error {
@@ -108,23 +125,19 @@ func (p *proof) attempt(ctx context.Context) error {
 	if err != nil || lifted {
 		return err
 	}
-	ids, err := p.brokerIDs(ctx)
+	if p.elsewhere, err = p.driversElsewhere(ctx); err != nil {
+		return err
+	}
+	others, err := p.chooseBrokers(ctx)
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		b, err := p.store.Broker(ctx, id)
-		if err != nil {
-			return err
-		}
-		if stepState(p.r.Steps, stepRefusal, id) == StepSkipped {
-			continue // registered after the decision
-		}
-		if seen := p.provenAt(id); seen != nil {
-			p.kept = append(p.kept, *seen)
-			continue
-		}
-		p.brokers = append(p.brokers, b)
+	if err := p.handOver(ctx, JobRevocation, p.r.ID, others...); err != nil {
+		return err
+	}
+	live := slices.ContainsFunc(others, func(id string) bool { return p.elsewhere[id].Live })
+	if len(p.brokers) == 0 && (live || p.broker != "") {
+		return nil // the others do it all, the CRL included
 	}
 	p.r.Attempts++
 	if len(p.brokers) > 0 {
@@ -138,7 +151,39 @@ func (p *proof) attempt(ctx context.Context) error {
 	if err := p.eachBroker(ctx, p.enforce); err != nil {
 		return err
 	}
+	for _, id := range others {
+		if d := p.elsewhere[id]; !d.Live {
+			if err := errors.Join(p.mark(ctx, stepCRLLoaded, id, StepPending, "%s", d.waiting()), p.mark(ctx, stepSession, id, StepPending, "%s", d.waiting())); err != nil {
+				return err
+			}
+		}
+	}
 	return p.conclude(ctx)
+}
+
+// chooseBrokers finds the brokers that this attempt looks at: those that were
+// not seen to refuse yet, but for others, which their own servers look at.
+func (p *proof) chooseBrokers(ctx context.Context) (others []string, err error) {
+	ids, err := p.brokerIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		switch {
+		case stepState(p.r.Steps, stepRefusal, id) == StepSkipped: // registered after the decision
+		case p.provenAt(id) != nil:
+		case p.broker != "" && p.broker != id:
+		case p.elsewhere[id] != nil:
+			others = append(others, id)
+		default:
+			b, err := p.store.Broker(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			p.brokers = append(p.brokers, b)
+		}
+	}
+	return others, nil
 }
 
 // provenAt returns what an earlier attempt saw at a broker, if that was all
@@ -163,7 +208,9 @@ func (p *proof) lifted(ctx context.Context) (bool, error) {
 	p.doomed.forget(p.r.ID)
 	p.r.State = RevocationRecorded
 	setStep(p.r.Steps, stepEvidence, "", p.r.At, p.now(), StepSkipped, "the device is "+string(d.Status)+": the hold is over")
-	return true, p.save(ctx, "revocation."+string(p.r.State), map[string]any{"device": d.Status})
+	return true, p.save(ctx, func() (string, any) {
+		return "revocation." + string(p.r.State), map[string]any{"device": d.Status}
+	})
 }
 
 // mark moves a step, and stores it.
@@ -174,12 +221,9 @@ func (p *proof) mark(ctx context.Context, step, broker string, state StepState, 
 	if !setStep(p.r.Steps, step, broker, p.r.At, p.now(), state, detail) {
 		return nil
 	}
-	return p.save(ctx, "revocation.step", map[string]any{"step": step, "broker": broker, "state": state, "detail": detail})
-}
-
-// save stores the row with its event. mu is held, or nobody else runs.
-func (p *proof) save(ctx context.Context, action string, detail any) error {
-	return p.store.SaveRevocation(ctx, p.r, Change{Event: newEvent(p.now(), "server", action, "revocation:"+p.r.ID, detail)})
+	return p.save(ctx, func() (string, any) {
+		return "revocation.step", map[string]any{"step": step, "broker": broker, "state": state, "detail": detail}
+	})
 }
 
 // eachBroker runs f for every broker at once.
@@ -447,35 +491,6 @@ func failureOf(r *mqtts.Report) string {
 		return fmt.Sprintf("%s: %s", st.Name, st.Detail)
 	}
 	return "verdict " + string(r.Verdict)
-}
-
-// conclude stores the evidence and what it amounts to.
-func (p *proof) conclude(ctx context.Context) error {
-	state, detail := RevocationRecorded, "no broker is registered; the device is on the CRL"
-	if len(p.brokers)+len(p.kept) > 0 {
-		state, detail = RevocationProven, "every broker refuses"
-		for _, b := range p.brokers {
-			switch {
-			case stepState(p.r.Steps, stepRefusal, b.ID) != StepDone:
-				state, detail = RevocationUnproven, "broker "+b.ID+" was not seen to refuse; tried again"
-			case stepState(p.r.Steps, stepSession, b.ID) == StepFailed:
-				state, detail = RevocationUnproven, "broker "+b.ID+" refuses, but live sessions may go on there; tried again"
-			}
-		}
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if state != RevocationUnproven {
-		p.doomed.forget(p.r.ID)
-	}
-	p.r.State = state
-	p.r.Evidence = newEvidence(p.numbers, append(p.seen, p.kept...))
-	step := StepDone
-	if state == RevocationUnproven {
-		step = StepFailed
-	}
-	setStep(p.r.Steps, stepEvidence, "", p.r.At, p.now(), step, detail)
-	return p.save(ctx, "revocation."+string(state), p.r.Evidence)
 }
 
 // at returns what was seen at a broker; nil for nothing.

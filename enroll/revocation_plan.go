@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -16,8 +17,8 @@ type Enforcement string
 
 // The enforcements.
 const (
-	EnforceCRL  Enforcement = "crl"  // gets every CRL from here, and its sessions are closed from here
-	EnforceNone Enforcement = "none" // nothing here reaches it: it fetches CRLs by itself, or does not
+	EnforceCRL  Enforcement = "crl"  // gets every CRL from a server, which closes its sessions, too
+	EnforceNone Enforcement = "none" // no server reaches it: it fetches CRLs by itself, or does not
 )
 
 // A RevocationPlan says what revoking a device will do. Nothing is changed.
@@ -103,11 +104,20 @@ func (s *Service) plannedBrokers(ctx context.Context) ([]PlannedBroker, error) {
 	if err != nil {
 		return nil, err
 	}
+	elsewhere, err := s.driversElsewhere(ctx)
+	if err != nil {
+		return nil, err
+	}
 	all := make([]PlannedBroker, len(looks))
 	for i, b := range looks {
 		all[i] = PlannedBroker{Broker: b.Broker, Kind: b.Kind, Enforcement: EnforceNone, Sessions: []brokers.Session{}}
-		if driver := s.cfg.Drivers[b.Broker]; driver != nil {
+		switch d := elsewhere[b.Broker]; {
+		case s.cfg.Drivers[b.Broker] != nil:
 			all[i].Enforcement = EnforceCRL
+		case d != nil && d.Live:
+			all[i].Enforcement, all[i].SessionsError = EnforceCRL, "server "+d.Server+" drives this broker, and closes its sessions; this one cannot list them"
+		case d != nil:
+			all[i].Enforcement, all[i].SessionsError = EnforceCRL, d.waiting()
 		}
 	}
 	return all, nil
@@ -123,7 +133,7 @@ func (s *Service) askSessions(ctx context.Context, all []PlannedBroker, device s
 		b := &all[i]
 		driver := s.cfg.Drivers[b.Broker]
 		if driver == nil {
-			b.SessionsError = "nothing here asks this broker for its sessions"
+			b.SessionsError = cmp.Or(b.SessionsError, "nothing here asks this broker for its sessions")
 			continue
 		}
 		wg.Go(func() {

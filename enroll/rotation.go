@@ -24,9 +24,10 @@ const (
 )
 
 // RotateBroker starts the rotation of a broker's certificate; Rotation shows
-// how far it is. A dry run only returns the plan. KindNoDriver when nothing
-// here can install a certificate at the broker, KindConflict while another
-// rotation of it runs.
+// how far it is. A dry run only returns the plan. The steps are taken by the
+// server that drives the broker, and where that is another one it makes the
+// plan, too. KindNoDriver when none can install a certificate at the broker,
+// KindConflict while another rotation of it runs.
 func (s *Service) RotateBroker(ctx context.Context, c Call, id string, dryRun bool) (*Rotation, error) {
 	b, err := s.store.Broker(ctx, id)
 	if err != nil {
@@ -47,7 +48,7 @@ func (s *Service) RotateBroker(ctx context.Context, c Call, id string, dryRun bo
 	r.ID = newID()
 	change := Change{Event: newEvent(r.At, c.Principal.Name, "broker.rotate", "broker:"+id, map[string]any{"rotation": r.ID, "dryRun": dryRun, "names": b.Names})}
 	if !dryRun {
-		r.State, change.Jobs = RotationRunning, []Job{{Kind: JobRotation, Subject: r.ID}}
+		r.State, change.Jobs = RotationRunning, []Job{{Kind: JobRotation, Subject: r.ID, Broker: b.ID}}
 	}
 	err = s.repeatable(ctx, c, "broker.rotate", request, r, func(i *Idempotency) error {
 		change.Idempotency = i
@@ -69,22 +70,37 @@ func (s *Service) PlanRotation(ctx context.Context, id string) (*Rotation, error
 	return s.planned(ctx, b)
 }
 
-// planned returns a rotation whose plan is made.
+// planned returns a rotation whose plan is made, or left to the server that
+// drives the broker.
 func (s *Service) planned(ctx context.Context, b *Broker) (*Rotation, error) {
-	driver := s.cfg.Drivers[b.ID]
-	if driver == nil {
-		return nil, ca.Errorf(KindNoDriver, "", "install a certificate from POST /api/v1/brokers/ID/certificates by hand", "nothing here can install a certificate at broker %s", b.ID)
-	}
 	r := &Rotation{Broker: b.ID, State: RotationPlanned, At: s.now()}
 	for _, name := range []string{stepPlan, stepIssue, stepInstall, stepProbe, stepSoak, stepCommit} {
 		r.Steps = append(r.Steps, Step{Name: name, Broker: b.ID, State: StepPending})
 	}
+	driver := s.cfg.Drivers[b.ID]
+	if driver == nil {
+		elsewhere, err := s.driversElsewhere(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if r.Driver = elsewhere[b.ID]; r.Driver == nil {
+			return nil, ca.Errorf(KindNoDriver, "", "install a certificate from POST /api/v1/brokers/ID/certificates by hand", "no server can install a certificate at broker %s", b.ID)
+		}
+	}
 	if err := s.mayIssueFor(ctx, b); err != nil {
 		return nil, err
 	}
-	if err := s.plan(ctx, r, b, driver); err != nil {
-		return nil, err
+	if driver != nil {
+		return r, s.plan(ctx, r, b, driver)
 	}
+	if b.Certificate != nil {
+		r.OldSerial = b.Certificate.SerialNumber // until the plan tells what is served
+	}
+	detail := fmt.Sprintf("made by server %s, which drives this broker; names %s", r.Driver.Server, strings.Join(b.Names, ", "))
+	if !r.Driver.Live {
+		detail = r.Driver.waiting()
+	}
+	setStep(r.Steps, stepPlan, b.ID, r.At, s.now(), StepPending, detail)
 	return r, nil
 }
 
@@ -119,12 +135,38 @@ func (s *Service) plan(ctx context.Context, r *Rotation, b *Broker, driver broke
 
 // Rotation returns a rotation.
 func (s *Service) Rotation(ctx context.Context, id string) (*Rotation, error) {
-	return s.store.Rotation(ctx, id)
+	r, err := s.store.Rotation(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return r, s.showRotationDrivers(ctx, r)
 }
 
 // Rotations lists rotations, of one broker or (empty) of all.
 func (s *Service) Rotations(ctx context.Context, broker string, p Page) ([]*Rotation, string, error) {
-	return s.store.Rotations(ctx, broker, p)
+	all, next, err := s.store.Rotations(ctx, broker, p)
+	if err != nil {
+		return nil, "", err
+	}
+	return all, next, s.showRotationDrivers(ctx, all...)
+}
+
+// showRotationDrivers adds to those that run which server takes their steps,
+// where that is not this one.
+func (s *Service) showRotationDrivers(ctx context.Context, all ...*Rotation) error {
+	if !slices.ContainsFunc(all, func(r *Rotation) bool { return r.State == RotationRunning }) {
+		return nil
+	}
+	elsewhere, err := s.driversElsewhere(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if r.State == RotationRunning {
+			r.Driver = elsewhere[r.Broker]
+		}
+	}
+	return nil
 }
 
 // AdvanceRotation handles JobRotation: it takes the steps that are not done,
@@ -141,9 +183,14 @@ func (s *Service) AdvanceRotation(ctx context.Context, id string) error {
 	}
 	driver := s.cfg.Drivers[r.Broker]
 	if driver == nil {
-		return fmt.Errorf("rotation %s: no driver for broker %s", id, r.Broker)
+		return s.leaveRotation(ctx, r)
 	}
 	t := &rotating{Service: s, r: r, b: b, driver: driver}
+	if stepState(r.Steps, stepPlan, r.Broker) == StepPending { // asked for at another server
+		if planned, err := t.makePlan(ctx); err != nil || !planned {
+			return err
+		}
+	}
 	if stepState(r.Steps, stepRollback, r.Broker) != StepSkipped {
 		return t.rollBack(ctx) // it was begun before a crash
 	}
@@ -180,12 +227,40 @@ func (s *Service) AdvanceRotation(ctx context.Context, id string) error {
 	return nil
 }
 
+// leaveRotation leaves a rotation to the server that drives its broker.
+func (s *Service) leaveRotation(ctx context.Context, r *Rotation) error {
+	elsewhere, err := s.driversElsewhere(ctx)
+	if err != nil {
+		return err
+	}
+	if elsewhere[r.Broker] == nil {
+		return fmt.Errorf("rotation %s: no server drives broker %s", r.ID, r.Broker)
+	}
+	return s.store.HandOver(ctx, []Job{{Kind: JobRotation, Subject: r.ID, Broker: r.Broker}})
+}
+
 // A rotating is a rotation under way.
 type rotating struct {
 	*Service
 	r      *Rotation
 	b      *Broker
 	driver brokers.Driver
+}
+
+// makePlan makes the plan that the server which was asked could not make, and
+// ends the rotation where that refuses it: nothing was touched yet.
+func (t *rotating) makePlan(ctx context.Context) (planned bool, err error) {
+	err = t.plan(ctx, t.r, t.b, t.driver)
+	switch {
+	case ctx.Err() != nil:
+		return false, ctx.Err() // the server stops: resumed at its next start
+	case isKind(err, KindUnavailable):
+		return false, err
+	case err != nil:
+		t.r.State = RotationFailed
+		return false, t.mark(ctx, stepPlan, StepFailed, err.Error())
+	}
+	return true, t.save(ctx, stepPlan, StepDone, "replaces "+string(t.r.OldSerial))
 }
 
 // mark moves a step, and stores the row.

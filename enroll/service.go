@@ -20,6 +20,9 @@ type Config struct {
 	// Drivers act on brokers from this process, by broker ID. A broker without
 	// one is verified, but not reloaded.
 	Drivers map[string]brokers.Driver
+	// Server is what the other servers on the database know this one by: its host
+	// and data folder, say.
+	Server string
 	// MachineURL is the base URL that devices renew at, such as
 	// https://ca.example:9443.
 	MachineURL string

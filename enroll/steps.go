@@ -48,12 +48,20 @@ func setStep(steps []Step, name, broker string, decided, now time.Time, state St
 	return false
 }
 
+// stepOf returns a step; nil for one there is not.
+func stepOf(steps []Step, name, broker string) *Step {
+	for i := range steps {
+		if steps[i].Name == name && steps[i].Broker == broker {
+			return &steps[i]
+		}
+	}
+	return nil
+}
+
 // stepState returns the state of a step; StepSkipped for one there is not.
 func stepState(steps []Step, name, broker string) StepState {
-	for _, st := range steps {
-		if st.Name == name && st.Broker == broker {
-			return st.State
-		}
+	if st := stepOf(steps, name, broker); st != nil {
+		return st.State
 	}
 	return StepSkipped
 }

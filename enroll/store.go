@@ -84,6 +84,7 @@ type Job struct {
 	Kind    JobKind
 	Subject string        // ID of the row
 	After   time.Duration // not before this long from now
+	Broker  string        // only a server that drives this broker takes it; any server when empty
 }
 
 // A Claim is committed with a certificate (ca.Issuance.Claim), in one
@@ -181,6 +182,16 @@ type BrokerStore interface {
 	CreateBroker(ctx context.Context, b Broker, c Change) error // KindConflict
 	Broker(ctx context.Context, id string) (*Broker, error)     // with newest certificate and verification
 	Brokers(ctx context.Context, p Page) ([]*Broker, string, error)
+	// AnnounceDrivers notes that a server drives these brokers now, and no other:
+	// what waits for it at one that it drove before is left to any server. It is no
+	// change of state.
+	AnnounceDrivers(ctx context.Context, server string, brokers []string, at time.Time) error
+	// BrokerDrivers returns which server drives which broker, as it was announced
+	// last; Live is not set.
+	BrokerDrivers(ctx context.Context) ([]BrokerDriver, error)
+	// HandOver inserts jobs beside no change: work that is under way is left to
+	// another server.
+	HandOver(ctx context.Context, jobs []Job) error
 	// UpdateBroker replaces url, names and kind.
 	UpdateBroker(ctx context.Context, b Broker, c Change) error
 	// SaveVerification keeps a report and sets the broker's status by its verdict.

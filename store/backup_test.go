@@ -105,6 +105,7 @@ func fill(t *testing.T, s *Store) {
 		func() error {
 			return s.CreateBroker(ctx, enroll.Broker{ID: "b", URL: "mqtts://b:1", Kind: "k", Status: enroll.BrokerRegistered, CreatedAt: now}, someChange())
 		},
+		func() error { return s.AnnounceDrivers(ctx, "host:/data", []string{"b"}, now) },
 		func() error {
 			return s.SaveVerification(ctx, enroll.Verification{ID: "v", Broker: "b", At: now, Report: &mqtts.Report{Verdict: mqtts.VerdictPass}}, someChange())
 		},

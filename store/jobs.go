@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fleetca/fleetca/enroll"
+	"github.com/fleetca/fleetca/migrations"
 )
 
 // JobWorkers says how jobs are done.
@@ -21,11 +22,18 @@ type JobWorkers struct {
 	// Every starts kinds with an empty subject: once at the start and then at
 	// this interval, in one process of all that share the database.
 	Every map[enroll.JobKind]time.Duration
-	// MaxWorkers is how many jobs run at the same time; 0 means 8.
+	// Brokers are those that this process drives: it takes the jobs that are for
+	// their driver alone (enroll.Job.Broker).
+	Brokers []string
+	// MaxWorkers is how many jobs run at the same time, and as many more for each
+	// broker; 0 means 8.
 	MaxWorkers int
 	// Log takes failed jobs as warnings; nil means the store's.
 	Log *slog.Logger
 }
+
+// Shared reports whether several servers may work on this store: not on SQLite.
+func (s *Store) Shared() bool { return s.db.name() == migrations.Postgres }
 
 // JobTimeout is how long a handler may take before its context ends.
 const JobTimeout = 5 * time.Minute

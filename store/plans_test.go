@@ -14,7 +14,7 @@ import (
 
 // small are the tables that stay small, what a statement counts out for itself, the indexes of what is few or ought to
 // be, and what a LIMIT has found: a scan of them is no fault.
-var small = regexp.MustCompile(`SCAN (issuers|i|trust_bundles|cross_certificates|scopes|m|schema_migrations|sqlite_master|authority|brokers|b|profiles|each|found|revocations USING INDEX revocations_open)\b`)
+var small = regexp.MustCompile(`SCAN (issuers|i|trust_bundles|cross_certificates|scopes|m|schema_migrations|sqlite_master|authority|brokers|broker_drivers|b|profiles|each|found|revocations USING INDEX revocations_open)\b`)
 
 // exemptions are the lists that read more rows than they show, in the order of
 // an index, and why they may.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 )
 
@@ -30,18 +31,26 @@ type postgresDriver struct{ *riverpgxv5.Driver }
 
 var _ jobDriver[pgx.Tx] = (*postgresDriver)(nil)
 
+// queueOf gives every broker a queue, which its driver's server alone works.
+func (d *postgresDriver) queueOf(broker string) string {
+	if broker == "" {
+		return river.QueueDefault
+	}
+	return brokerQueue(broker)
+}
+
 // waiting locks the job's row. River fetches around locked rows, so the job
 // cannot begin before this transaction commits, and sees its change. A row
 // that is being fetched is passed over here: it does not wait any more.
-func (d *postgresDriver) waiting(ctx context.Context, q querier, args jobArgs) (int64, time.Time, error) {
+func (d *postgresDriver) waiting(ctx context.Context, q querier, queue string, args jobArgs) (int64, time.Time, error) {
 	var id int64
 	due, err := one(ctx, q, func(row scanner) (due time.Time, err error) {
 		err = row.Scan(&id, &due)
 		return due, err
 	}, `SELECT id, scheduled_at FROM river_job
-		WHERE state IN ('available', 'retryable', 'scheduled') AND queue = 'default' AND kind = 'fleetca'
+		WHERE state IN ('available', 'retryable', 'scheduled') AND queue = $3 AND kind = 'fleetca'
 			AND args ->> 'job' = $1 AND args ->> 'subject' = $2
-		ORDER BY scheduled_at LIMIT 1 FOR UPDATE SKIP LOCKED`, args.Job, args.Subject)
+		ORDER BY scheduled_at LIMIT 1 FOR UPDATE SKIP LOCKED`, args.Job, args.Subject, queue)
 	if errors.Is(err, errNoRows) {
 		return 0, time.Time{}, nil
 	}

@@ -171,7 +171,7 @@ func empty(ctx context.Context, q tx) error {
 	if err != nil {
 		return err
 	}
-	_, err = q.exec(ctx, `DELETE FROM token_uses; DELETE FROM crls; DELETE FROM crl_numbers; DELETE FROM cross_certificates; DELETE FROM verifications; DELETE FROM rotations; DELETE FROM sessions; DELETE FROM idevids; `+tables)
+	_, err = q.exec(ctx, `DELETE FROM token_uses; DELETE FROM crls; DELETE FROM crl_numbers; DELETE FROM cross_certificates; DELETE FROM verifications; DELETE FROM rotations; DELETE FROM sessions; DELETE FROM idevids; DELETE FROM broker_drivers; `+tables)
 	return err
 }
 

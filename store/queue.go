@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +26,7 @@ const (
 	maxRetryPause     = 5 * time.Minute
 	shortDelay        = 5 * time.Second // River's scheduler runs this often
 	fetchCooldown     = 10 * time.Millisecond
+	brokerPoll        = time.Second // of a broker's queue, for jobs that no notification told of
 )
 
 // jobArgs is a job as River keeps it. River knows one kind; ours is inside.
@@ -38,10 +41,13 @@ func (jobArgs) Kind() string { return "fleetca" }
 // A jobDriver is River's driver with what River leaves to the engine.
 type jobDriver[TTx any] interface {
 	riverdriver.Driver[TTx]
+	// queueOf returns the queue of jobs that are left to a broker's driver, or to
+	// any server when broker is empty.
+	queueOf(broker string) string
 	// waiting returns the River id of a job that waits, and when it is due. The
 	// row is locked against being fetched until the transaction ends. The id is
 	// 0 for none.
-	waiting(ctx context.Context, q querier, args jobArgs) (id int64, due time.Time, err error)
+	waiting(ctx context.Context, q querier, queue string, args jobArgs) (id int64, due time.Time, err error)
 }
 
 // A queue is River on one engine.
@@ -75,6 +81,13 @@ func jobHooks() []rivertype.Hook {
 	})}
 }
 
+// brokerQueue names the queue of a broker's driver, in the letters that River
+// allows.
+func brokerQueue(broker string) string {
+	sum := sha256.Sum256([]byte(broker))
+	return "broker_" + hex.EncodeToString(sum[:16])
+}
+
 // migrate makes River's tables, by run.
 func (q *queue[TTx]) migrate(run func(m *rivermigrate.Migrator[TTx]) error) error {
 	m, err := rivermigrate.New(q.driver, &rivermigrate.Config{Logger: q.log})
@@ -90,9 +103,9 @@ func (q *queue[TTx]) migrate(run func(m *rivermigrate.Migrator[TTx]) error) erro
 // insert adds jobs in a transaction, unless the same waits already.
 func (q *queue[TTx]) insert(ctx context.Context, look querier, t TTx, jobs []enroll.Job) error {
 	for _, j := range jobs {
-		args := jobArgs{j.Kind, j.Subject}
+		args, queue := jobArgs{j.Kind, j.Subject}, q.driver.queueOf(j.Broker)
 		due := time.Now().Add(j.After)
-		id, waiting, err := q.driver.waiting(ctx, look, args)
+		id, waiting, err := q.driver.waiting(ctx, look, queue, args)
 		switch {
 		case err != nil:
 			return fmt.Errorf("look for job %s %s: %w", j.Kind, j.Subject, err)
@@ -101,7 +114,7 @@ func (q *queue[TTx]) insert(ctx context.Context, look querier, t TTx, jobs []enr
 		case id != 0 && j.After <= 0:
 			_, err = q.client.JobRetryTx(ctx, t, id) // makes it due now
 		default:
-			var opts river.InsertOpts
+			opts := river.InsertOpts{Queue: queue}
 			if j.After > 0 {
 				opts.ScheduledAt = due
 			}
@@ -118,11 +131,17 @@ func (q *queue[TTx]) insert(ctx context.Context, look querier, t TTx, jobs []enr
 func (q *queue[TTx]) start(ctx context.Context, w *worker, name string, poll time.Duration) (func(context.Context) error, error) {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, w)
+	queues := map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: w.MaxWorkers}}
+	for _, broker := range w.Brokers {
+		if name := q.driver.queueOf(broker); name != river.QueueDefault {
+			queues[name] = river.QueueConfig{MaxWorkers: w.MaxWorkers, FetchPollInterval: brokerPoll}
+		}
+	}
 	client, err := river.NewClient(q.driver, &river.Config{
 		ID:                          name,
 		Logger:                      quiet(w.Log),
 		Workers:                     workers,
-		Queues:                      map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: w.MaxWorkers}},
+		Queues:                      queues,
 		PeriodicJobs:                periodicJobs(w.Every),
 		Hooks:                       jobHooks(),
 		RetryPolicy:                 retryPolicy{},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
 )
@@ -37,16 +38,20 @@ func (d *sqliteDriver) GetListener(p *riverdriver.GetListenenerParams) riverdriv
 	return &localListener{wakeUp: d.wakeUp, schema: p.Schema}
 }
 
+// queueOf is the same for all: the one server that works on the file drives what
+// is driven.
+func (d *sqliteDriver) queueOf(string) string { return river.QueueDefault }
+
 // waiting needs no lock: the transaction holds the only write lock there is.
-func (d *sqliteDriver) waiting(ctx context.Context, q querier, args jobArgs) (int64, time.Time, error) {
+func (d *sqliteDriver) waiting(ctx context.Context, q querier, queue string, args jobArgs) (int64, time.Time, error) {
 	var id int64
 	at, err := one(ctx, q, func(row scanner) (at string, err error) {
 		err = row.Scan(&id, &at)
 		return at, err
 	}, `SELECT id, CAST(scheduled_at AS TEXT) FROM river_job
-		WHERE state IN ('available', 'retryable', 'scheduled') AND queue = 'default' AND kind = 'fleetca'
+		WHERE state IN ('available', 'retryable', 'scheduled') AND queue = $3 AND kind = 'fleetca'
 			AND args ->> 'job' = $1 AND args ->> 'subject' = $2
-		ORDER BY scheduled_at LIMIT 1`, args.Job, args.Subject)
+		ORDER BY scheduled_at LIMIT 1`, args.Job, args.Subject, queue)
 	if errors.Is(err, errNoRows) {
 		return 0, time.Time{}, nil
 	}

@@ -26,7 +26,7 @@ type brokerPage struct {
 	Status   string // of its certificate
 	Life     *life
 	Served   served
-	Driven   bool // this server can install certificates at it
+	Driven   bool // a server can install certificates at it
 	CRLs     []enroll.LoadedCRL
 	Trust    *trustFacts
 	Trace    *trace // of the last verification; nil for none
@@ -67,7 +67,7 @@ func brokerAnswer(v *visit, form *brokerForm, at string, r *refusal) (answer, er
 		return nil, err
 	}
 	p := brokerPage{
-		Broker: b, URL: brokerURL(b.ID), Served: servedOf(b), Driven: v.site.service.DrivesBroker(b.ID), CRLs: v.site.service.LoadedCRLs(b.ID),
+		Broker: b, URL: brokerURL(b.ID), Served: servedOf(b), Driven: b.Driver != nil, CRLs: v.site.service.LoadedCRLs(b.ID),
 		Form: brokerForm{URL: b.URL, Names: strings.Join(b.Names, "\n")}, At: at, Error: r,
 	}
 	if form != nil {
@@ -120,7 +120,7 @@ func (v *visit) brokerCommands(b *enroll.Broker) []equivalent {
 		all = append(all, equivalent{"Change URL and names", v.site.command("/brokers/"+b.ID+"/update", enroll.BrokerUpdate{URL: &b.URL, Names: b.Names},
 			"broker", "update", b.ID, "--url", b.URL, "--names", strings.Join(b.Names, ","))})
 	}
-	if v.may(enroll.MayRunBrokers) && v.site.service.DrivesBroker(b.ID) {
+	if v.may(enroll.MayRunBrokers) && b.Driver != nil {
 		below := "/brokers/" + b.ID + "/rotations"
 		all = append(all,
 			equivalent{"Plan a rotation", v.site.command(below, map[string]any{"dryRun": true}, "broker", "rotate", b.ID, "--dry-run")},

@@ -236,7 +236,7 @@ func TestRotateBroker(t *testing.T) {
 	v.get("/rotations").count("tbody tr", 1)
 	s.createBroker(enroll.NewBroker{ID: "far", URL: "mqtts://far.test"})
 	v.get("/brokers/far").count(`a[href="/brokers/far/rotate"]`, 0).has("installed by hand")
-	v.get("/brokers/far/rotate").want(http.StatusUnprocessableEntity).has("nothing here can install a certificate at broker far")
+	v.get("/brokers/far/rotate").want(http.StatusUnprocessableEntity).has("no server can install a certificate at broker far")
 
 	s.as(enroll.RoleAuditor).get(started.path).want(http.StatusOK).count("main form, details.commands", 0)
 	for _, role := range []enroll.Role{enroll.RoleSecurity, enroll.RoleFactory, enroll.RoleAuditor} {

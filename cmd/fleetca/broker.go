@@ -128,7 +128,18 @@ func printBroker(cmd *cobra.Command, flags *clientFlags, b *enroll.Broker) error
 	if b.Certificate != nil {
 		facts = append(facts, "certificate", fmt.Sprintf("%s  %s  until %s", b.Certificate.SerialNumber, b.Certificate.Status, day(b.Certificate.NotAfter)))
 	}
+	if b.Driver != nil {
+		facts = append(facts, "driven by", driverText(b.Driver))
+	}
 	return printFacts(cmd.OutOrStdout(), facts...)
+}
+
+// driverText names the server that drives a broker.
+func driverText(d *enroll.BrokerDriver) string {
+	if d.Live {
+		return d.Server
+	}
+	return d.Server + ", which is down: last seen at " + d.SeenAt.UTC().Format(time.RFC3339)
 }
 
 func newBrokerCertificateCommand(flags *clientFlags) *cobra.Command {
@@ -257,9 +268,13 @@ func printRotation(cmd *cobra.Command, flags *clientFlags, r *enroll.Rotation) e
 	if flags.json {
 		return printJSON(cmd.OutOrStdout(), r)
 	}
-	if err := printFacts(cmd.OutOrStdout(), "rotation", r.ID, "broker", r.Broker, "state", string(r.State),
+	facts := []string{"rotation", r.ID, "broker", r.Broker, "state", string(r.State),
 		"serial number", fmt.Sprintf("%s -> %s", r.OldSerial, r.NewSerial),
-		"sessions", strconv.Itoa(r.SessionsBefore)+" before, "+strconv.Itoa(r.SessionsAfter)+" after, "+strconv.Itoa(r.SessionsDropped)+" dropped"); err != nil {
+		"sessions", strconv.Itoa(r.SessionsBefore) + " before, " + strconv.Itoa(r.SessionsAfter) + " after, " + strconv.Itoa(r.SessionsDropped) + " dropped"}
+	if r.Driver != nil {
+		facts = append(facts, "driven by", driverText(r.Driver))
+	}
+	if err := printFacts(cmd.OutOrStdout(), facts...); err != nil {
 		return err
 	}
 	return printSteps(cmd, r.Steps)

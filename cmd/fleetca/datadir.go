@@ -43,6 +43,20 @@ func (d dataDir) rootKeyURI() string { return d.path("root", "key.uri") }
 // interrupted and that nothing it left was ever used.
 func (d dataDir) initMarker() string { return d.path(".init") }
 
+// server is what other servers on the database know the one on this folder by:
+// HOST:FOLDER.
+func (d dataDir) server() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	folder, err := filepath.Abs(string(d))
+	if err != nil {
+		folder = string(d)
+	}
+	return host + ":" + folder
+}
+
 // databaseURL returns the database to use: as asked for, or the folder's own.
 func (d dataDir) databaseURL(asked string) string {
 	if asked != "" {

@@ -76,24 +76,43 @@ type mosquittoFixture struct {
 
 func newMosquittoFixture(t *testing.T, database string) *mosquittoFixture {
 	t.Helper()
-	program, err := findMosquitto()
-	if err != nil {
-		tool(t, "mosquitto", "mosquitto")
-	}
 	f := &mosquittoFixture{
 		curl: tool(t, "curl", "curl"), openssl: tool(t, "openssl", "openssl"),
 		pub: tool(t, "mosquitto_pub", "mosquitto-clients"), sub: tool(t, "mosquitto_sub", "mosquitto-clients"),
 		devices: t.TempDir(),
 	}
-	addr := freePort(t)
+	folder, addr := configureMosquitto(t)
 	f.host, f.port, _ = strings.Cut(addr, ":")
-	folder := filepath.Join(t.TempDir(), "mosq")
+	f.testServer = newTestServerOn(t, database, "--mosquitto", folder)
+	runMosquitto(t, folder, addr)
+	f.admin = f.rest(t, "admin")
+	f.adminToken = filepath.Join(f.devices, "token")
+	if err := writeNew(f.adminToken, []byte(f.admin.token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// configureMosquitto writes the folder of a Mosquitto, broker mosq.
+func configureMosquitto(t *testing.T) (folder, addr string) {
+	t.Helper()
+	addr, folder = freePort(t), filepath.Join(t.TempDir(), "mosq")
 	args := []string{"broker", "config", "mosquitto", "--out", folder, "--url", "mqtts://" + addr, "--names", "127.0.0.1,localhost", "--listen", addr}
 	if os.Geteuid() == 0 {
 		args = append(args, "--user", "root") // the test's folder is for its owner alone
 	}
 	mustRun(t, args...)
-	f.testServer = newTestServerOn(t, database, "--mosquitto", folder)
+	return folder, addr
+}
+
+// runMosquitto runs it until the test ends, once a server has given it a
+// certificate.
+func runMosquitto(t *testing.T, folder, addr string) {
+	t.Helper()
+	program, err := findMosquitto()
+	if err != nil {
+		tool(t, "mosquitto", "mosquitto")
+	}
 	m := &mosquittoProcess{program: program, dir: folder}
 	if _, err := m.start(t.Context(), "mqtts://"+addr); err != nil {
 		t.Fatal(err)
@@ -103,12 +122,6 @@ func newMosquittoFixture(t *testing.T, database string) *mosquittoFixture {
 			t.Error(err)
 		}
 	})
-	f.admin = f.rest(t, "admin")
-	f.adminToken = filepath.Join(f.devices, "token")
-	if err := writeNew(f.adminToken, []byte(f.admin.token), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return f
 }
 
 // fleetca runs a client command, and returns what it prints.

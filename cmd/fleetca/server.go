@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -119,7 +120,7 @@ func startServer(ctx context.Context, cfg serveConfig) (_ *server, err error) {
 		return nil, err
 	}
 	s.service = enroll.New(enroll.Config{
-		Authority: s.authority, Store: s.store, Drivers: s.drivers(), MachineURL: s.url("machines"),
+		Authority: s.authority, Store: s.store, Drivers: s.drivers(), Server: s.dir.server(), MachineURL: s.url("machines"),
 		Log: cfg.log, ProofTimeout: cfg.proofTimeout, Webhook: cfg.webhook,
 		VerifyEvery: cfg.verifyEvery, VerifyConnections: cfg.verifyAtOnce, KeepVerifications: cfg.verifyKeep,
 		SessionIdle: cfg.sessionIdle, SessionLife: cfg.sessionLife, RequireSecondFactor: cfg.secondFactor,
@@ -285,8 +286,14 @@ func (s *server) serve(ctx context.Context) error {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
 	var err error
+	if s.store.Shared() {
+		if err = s.service.AnnounceDrivers(ctx); err != nil {
+			return err
+		}
+		go s.service.KeepDrivers(background)
+	}
 	if s.jobs, err = s.store.StartJobs(background, store.JobWorkers{
-		Handlers: s.service.Jobs(), Every: s.service.Every(), MaxWorkers: 16, Log: s.cfg.log,
+		Handlers: s.service.Jobs(), Every: s.service.Every(), Brokers: slices.Sorted(maps.Keys(s.drivers())), MaxWorkers: 16, Log: s.cfg.log,
 	}); err != nil {
 		return err
 	}

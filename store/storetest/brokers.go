@@ -44,6 +44,29 @@ var brokerTests = []test{
 		f.must(err)
 		f.sameJSON(all, []*enroll.Broker{b})
 	}},
+	{"who drives a broker is who said so last", func(f *fixture) {
+		for _, id := range []string{"b1", "b2"} {
+			f.broker(id)
+		}
+		drivers := func(want ...enroll.BrokerDriver) {
+			f.Helper()
+			all, err := f.store.BrokerDrivers(f.ctx)
+			f.must(err)
+			f.sameJSON(all, append([]enroll.BrokerDriver(nil), want...))
+			for i := range all {
+				if all[i].Broker != want[i].Broker {
+					f.Fatalf("%s stands for %s", all[i].Broker, want[i].Broker)
+				}
+			}
+		}
+		drivers()
+		f.must(f.store.AnnounceDrivers(f.ctx, "one", []string{"b1", "b2"}, f.now))
+		later := f.now.Add(time.Second)
+		f.must(f.store.AnnounceDrivers(f.ctx, "two", []string{"b2"}, later))
+		drivers(enroll.BrokerDriver{Broker: "b1", Server: "one", SeenAt: f.now}, enroll.BrokerDriver{Broker: "b2", Server: "two", SeenAt: later})
+		f.must(f.store.AnnounceDrivers(f.ctx, "one", nil, later)) // b2 is not its any more
+		drivers(enroll.BrokerDriver{Broker: "b2", Server: "two", SeenAt: later})
+	}},
 	{"a broker's status follows the last verdict", func(f *fixture) {
 		f.broker("b1")
 		for n, c := range []struct {
