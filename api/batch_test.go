@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"iter"
 	"net/http/httptest"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fleetca/fleetca/api/client"
 	"github.com/fleetca/fleetca/ca"
@@ -119,6 +122,55 @@ func TestBatchAnswersWhileReading(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A client that sends 20,000 requests and reads no answers is not read from either,
+// once what lies between is full: the server keeps few of them in memory.
+func TestBatchWhoseReaderStalls(t *testing.T) {
+	const most, limit = 20_000, 32 << 20
+	f := shared
+	for name, server := range map[string]*httptest.Server{"stall1": f.machines, "stall2": f.people} {
+		t.Run(name, func(t *testing.T) {
+			prefix := unique(name + "-")
+			var sent atomic.Int64
+			items := func(yield func(client.BatchItem) bool) {
+				for i := range most {
+					id := fmt.Sprint(prefix, i)
+					_, csr, err := request(id)
+					if err != nil || !yield(client.BatchItem{EnrollRequest: enroll.EnrollRequest{DeviceID: id, CSR: csr}, IdempotencyKey: id}) {
+						return
+					}
+					sent.Add(1)
+				}
+			}
+			before, grown := heap(), int64(0)
+			for r, err := range f.client(t, server, enroll.RoleOperator, nil).EnrollBatch(t.Context(), items) {
+				if err != nil || r.Status != 201 {
+					t.Fatalf("the first result: %+v, %v", r, err)
+				}
+				for last := int64(-1); last != sent.Load(); time.Sleep(2 * time.Second) { // until the sender waits, too
+					last = sent.Load()
+				}
+				grown = int64(heap()) - int64(before)
+				break
+			}
+			t.Logf("%d were sent, and the heap grew by %d kB", sent.Load(), grown>>10)
+			if sent.Load() == most {
+				t.Error("all requests were taken from a client that reads nothing")
+			}
+			if grown > limit {
+				t.Errorf("the heap grew by %d bytes", grown)
+			}
+		})
+	}
+}
+
+// heap returns how many bytes are in use.
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 func TestBatchRefusedAtOnce(t *testing.T) {
