@@ -43,7 +43,7 @@ func TestHoldAndRelease_I10_I13(t *testing.T) {
 				t.Errorf("%+v", d)
 			}
 		})
-		s.eventually(5*time.Second, "session closed and refused", func() bool {
+		s.eventually(20*time.Second, "session closed and refused", func() bool {
 			_, err := b.connect("d", e, key)
 			_, again := b.connect("d", renewed, key)
 			return err != nil && again != nil && !live.alive()
@@ -53,7 +53,7 @@ func TestHoldAndRelease_I10_I13(t *testing.T) {
 			s.wantKind(err, enroll.KindDeviceHeld, "deviceId")
 		})
 		made = append(made, s.newEvents(func() { must(s.ReleaseDevice(s.ctx, as("op", ""), "d")) })...)
-		s.eventually(5*time.Second, "admitted again", func() bool {
+		s.eventually(20*time.Second, "admitted again", func() bool {
 			_, err := b.connect("d", e, key)
 			return err == nil
 		})
@@ -98,7 +98,7 @@ func TestChangeCommittedBehindACRLIsStillPublished_I10_I13(t *testing.T) {
 		t.Fatalf("the test makes no such CRL: %v", s.onCRL())
 	}
 	s.startJobs(nil)
-	s.eventually(5*time.Second, "on the CRL, and enforced", func() bool {
+	s.eventually(20*time.Second, "on the CRL, and enforced", func() bool {
 		_, err := b.connect("held", held, heldKey)
 		_, again := b.connect("revoked", revoked, revokedKey)
 		return err != nil && again != nil && !session.alive() && s.onCRL()[revoked.Certificate.SerialNumber]
@@ -226,7 +226,7 @@ func TestRevokedCertificateLosesItsSession(t *testing.T) {
 		if cert.Status != ca.StatusRevoked || cert.Reason != ca.ReasonSuperseded || cert.RevokedAt.IsZero() {
 			t.Errorf("%+v", cert)
 		}
-		s.eventually(5*time.Second, "on the CRL", func() bool { return s.onCRL()[e.Certificate.SerialNumber] })
+		s.eventually(20*time.Second, "on the CRL", func() bool { return s.onCRL()[e.Certificate.SerialNumber] })
 	}
 	revoke(first)
 	time.Sleep(300 * time.Millisecond) // for a job that would disconnect it
@@ -234,7 +234,7 @@ func TestRevokedCertificateLosesItsSession(t *testing.T) {
 		t.Fatalf("with the revoked one: %v; the session with the good one lives: %v", err, live.alive())
 	}
 	revoke(second)
-	s.eventually(5*time.Second, "closed", func() bool { return !live.alive() })
+	s.eventually(20*time.Second, "closed", func() bool { return !live.alive() })
 	if d := must(s.Device(s.ctx, "d")); d.Status != enroll.DeviceActive {
 		t.Errorf("the device is %s", d.Status)
 	}

@@ -173,7 +173,7 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{T: t, ctx: t.Context(), path: filepath.Join(t.TempDir(), "fleetca.db"), clock: new(clock), drivers: map[string]brokers.Driver{}, log: new(lines), proofTimeout: time.Second}
+	s := &site{T: t, ctx: t.Context(), path: filepath.Join(t.TempDir(), "fleetca.db"), clock: new(clock), drivers: map[string]brokers.Driver{}, log: new(lines), proofTimeout: 5 * time.Second}
 	s.must(template.make())
 	s.root = template.root
 	database, err := os.ReadFile(filepath.Join(template.dir, "fleetca.db"))
