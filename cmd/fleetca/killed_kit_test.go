@@ -175,12 +175,23 @@ func (k *killSite) killMosquitto(moment string) {
 	}()
 }
 
+// startMosquitto starts Mosquitto as its supervisor does, again when it ends at
+// once: one that reads certificate and key while a generation is exchanged may
+// find two that do not fit.
 func (k *killSite) startMosquitto() {
 	k.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if _, err := k.mosquitto.start(ctx, "mqtts://"+k.broker); err != nil {
-		k.Error(err)
+	for tries := 1; ; tries++ {
+		_, err := k.mosquitto.start(ctx, "mqtts://"+k.broker)
+		if err == nil {
+			return
+		}
+		if tries == 5 {
+			k.Error(err)
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 
