@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.step.sm/crypto/kms"
@@ -19,6 +20,9 @@ import (
 // schemePKCS11 is the scheme of keys in a PKCS #11 token (RFC 7512).
 const schemePKCS11 = "pkcs11"
 
+// cloudSchemes are the schemes of keys in a TPM or at a cloud provider.
+var cloudSchemes = []string{"awskms", "azurekms", "cloudkms", "tpmkms"}
+
 // store opens the key store of a URI.
 func (k Keyring) store(ctx context.Context, u *uri.URI, keyURI string) (kmsapi.KeyManager, error) {
 	if u.Scheme == schemePKCS11 {
@@ -26,12 +30,17 @@ func (k Keyring) store(ctx context.Context, u *uri.URI, keyURI string) (kmsapi.K
 			return nil, err
 		}
 	}
+	if slices.Contains(cloudSchemes, u.Scheme) && !cloudKMSBuilt {
+		return nil, Errorf(KindKey, "", "build it again with: go build -tags cloudkms", "this program was built without cloud key stores: %s is not available", u.Scheme)
+	}
 	km, err := kms.New(ctx, kmsapi.Options{URI: keyURI, Pin: k.PIN})
 	switch {
 	case err != nil && u.Scheme == schemePKCS11:
 		return nil, Errorf(KindKey, "", "see that the module and the token are there, and that the PIN is right (a token locks itself after a few wrong ones)", "key store %s: %w", keyURI, err)
+	case err != nil && slices.Contains(cloudSchemes, u.Scheme):
+		return nil, Errorf(KindKey, "", "see that the URI is right, and that this machine may use the key store", "key store %s: %w", keyURI, err)
 	case err != nil:
-		return nil, Errorf(KindKey, "", "build with support for this kind of key store", "key URI %q: %w", keyURI, err)
+		return nil, Errorf(KindKey, "", "the kinds are softkms, pkcs11, awskms, azurekms, cloudkms and tpmkms", "key URI %q: %w", keyURI, err)
 	}
 	return km, nil
 }
