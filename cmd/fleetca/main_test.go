@@ -246,7 +246,15 @@ func (s *testServer) bundle() string { return filepath.Join(s.dir, "trust-bundle
 // token mints an API token.
 func (s *testServer) token(t *testing.T, role string) string {
 	t.Helper()
-	text := mustRun(t, "user", "token", "--role", role, "--data", s.dir, "--database", s.database)
+	cmd := program(t.Context(), "user", "token", "--role", role, "--data", s.dir, "--database", s.database)
+	if s.earlier != "" {
+		cmd.Path = s.earlier
+	}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("fleetca user token: %v", err)
+	}
+	text := string(out)
 	leaktest.Secret(text)
 	return strings.TrimSpace(text)
 }
