@@ -136,26 +136,44 @@ func (d dataDir) initialised() bool {
 	return keys == nil && errors.Is(marker, os.ErrNotExist) && errors.Is(restoring, os.ErrNotExist)
 }
 
-// writeNew writes a file that must not exist yet, and syncs it.
+// writeNew writes a file that must not exist yet, in one step, and syncs it: one
+// that is killed leaves the whole file or none.
 func writeNew(path string, data []byte, mode os.FileMode) error {
+	tmp, err := writeBeside(path, data, mode)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp)
+	if err := os.Link(tmp, path); err == nil || errors.Is(err, os.ErrExist) {
+		return err
+	}
+	// A file system without links.
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
+	return errors.Join(f.Close(), os.Rename(tmp, path))
 }
 
 // replaceFile puts data at path in one step, whatever was there.
 func replaceFile(path string, data []byte, mode os.FileMode) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	tmp, err := writeBeside(path, data, mode)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
+	defer os.Remove(tmp)
+	return os.Rename(tmp, path)
+}
+
+// writeBeside writes a file for a path, in the same folder, and returns its own.
+func writeBeside(path string, data []byte, mode os.FileMode) (string, error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return "", err
+	}
 	_, err = tmp.Write(data)
 	if err := errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close()); err != nil {
-		return err
+		return "", errors.Join(err, os.Remove(tmp.Name()))
 	}
-	return os.Rename(tmp.Name(), path)
+	return tmp.Name(), nil
 }
