@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -43,14 +42,6 @@ type Enrollment struct {
 	Renewal     *Renewal        `json:"renewal,omitempty"`
 	Warnings    []string        `json:"warnings,omitempty"` // for people: what the certificate may surprise with
 	Replayed    bool            `json:"-"`                  // given before: nothing was issued by this call
-}
-
-// An Endpoint is the broker a device connects to.
-type Endpoint struct {
-	URL         string `json:"url"`
-	ServerName  string `json:"serverName"`
-	ClientID    string `json:"clientId"`
-	TopicPrefix string `json:"topicPrefix"`
 }
 
 // Renewal says where and from when a certificate is renewed.
@@ -384,128 +375,6 @@ func (s *Service) replayedEnrollment(ctx context.Context, r *Replay) (*Enrollmen
 	return s.enrollment(ctx, cert, nil, true)
 }
 
-// issueFor signs and records.
-func (s *Service) issueFor(ctx context.Context, e *enrolling) (*ca.Certificate, error) {
-	holder := ca.Holder{Kind: ca.HolderDevice, ID: e.deviceID}
-	plain := !e.claim.Device.Supersedes && e.claim.IDevID == nil
-	if !plain || s.caution.is(time.Now()) {
-		if err := s.checkClaim(ctx, e, holder); err != nil {
-			return nil, err
-		}
-	}
-	profile, err := e.profile(ctx)
-	if err != nil {
-		return nil, err
-	}
-	e.used = profile
-	if profile.Templated() {
-		if err := s.completeFacts(ctx, e); err != nil {
-			return nil, err
-		}
-	}
-	cert, err := s.ca.Issue(ctx, ca.Order{
-		Profile: profile.Name, Version: profile, Holder: holder, CommonName: e.deviceID, Facts: e.facts,
-		PublicKey: e.request.PublicKey, KeySHA256: e.request.KeySHA256,
-		Product: e.place.product, Site: e.place.site,
-		Claim: func(cert ca.Certificate) any {
-			claim := e.claim
-			action := "device.enroll"
-			switch {
-			case claim.Replaces != "":
-				action = "device.renew"
-			case claim.Device.Supersedes:
-				action = "device.rekey"
-			}
-			more := map[string]any{"workOrder": claim.Order}
-			if e.born != nil {
-				more["manufacturer"], more["idevidSha256"] = e.born.Manufacturer.ID, e.born.SHA256
-			}
-			claim.Event = s.issueEvent(e.actor, action, "device:"+e.deviceID, cert, more)
-			return &claim
-		},
-	})
-	if plain && err != nil && !isKind(err, KindUnavailable) {
-		if refusal := s.checkClaim(ctx, e, holder); refusal != nil { // says best what stands against it
-			return nil, refusal
-		}
-	}
-	return cert, err
-}
-
-// checkClaim asks the store whether it would grant an enrollment, and is
-// cautious for a while where it would not.
-func (s *Service) checkClaim(ctx context.Context, e *enrolling, holder ca.Holder) error {
-	err := s.store.CheckClaim(ctx, &e.claim, holder, e.request.KeySHA256)
-	if err != nil {
-		s.caution.take(time.Now())
-	}
-	return err
-}
-
-// cautious is how long after a refused enrollment others are checked before
-// they are signed. The transaction that records a certificate decides
-// in any case, and nearly always grants: then the check is a query for nothing.
-// Where one was refused more are to be expected, and a signature costs more.
-const cautious = 10 * time.Second
-
-// A caution tells whether one was refused lately. The zero value tells no.
-type caution struct{ until atomic.Int64 } // of the Unix time in nanoseconds
-
-func (c *caution) is(now time.Time) bool { return now.UnixNano() < c.until.Load() }
-
-func (c *caution) take(now time.Time) { c.until.Store(now.Add(cautious).UnixNano()) }
-
-// completeFacts adds what is known of a device already to what its profile's
-// templates are filled in with.
-func (s *Service) completeFacts(ctx context.Context, e *enrolling) error {
-	d := e.renewed
-	e.facts.Product, e.facts.Site = e.place.product, e.place.site
-	if d == nil {
-		known, err := s.store.Device(ctx, e.deviceID)
-		switch {
-		case isKind(err, ca.KindNotFound):
-			return nil // it is a new one
-		case err != nil:
-			return err
-		}
-		d = known
-	}
-	e.facts.Group = d.Group
-	if e.facts.Attributes == nil {
-		e.facts.Attributes = d.Attributes
-	}
-	if e.facts.WorkOrder != "" {
-		return nil
-	}
-	at, err := s.placeOf(ctx, d)
-	e.facts.WorkOrder, e.facts.Product, e.facts.Site = d.WorkOrder, at.product, at.site
-	return err
-}
-
-// checkBlocked refuses the key of a certificate that was revoked for
-// keyCompromise (I8).
-func (s *Service) checkBlocked(ctx context.Context, keySHA256 string) error {
-	blocked, err := s.store.KeyBlocked(ctx, keySHA256)
-	if err == nil && blocked {
-		return ca.Errorf(ca.KindBlockedKey, "csr", "make a new key", "this key was revoked as compromised")
-	}
-	return err
-}
-
-// issueEvent is the audit event of an issuance.
-func (s *Service) issueEvent(actor, action, subject string, cert ca.Certificate, more map[string]any) Event {
-	detail := map[string]any{
-		"serialNumber": cert.SerialNumber, "profile": cert.Profile, "profileVersion": cert.ProfileVersion, "issuer": cert.IssuerID,
-		"names": cert.Names, "notAfter": cert.NotAfter, "keySha256": cert.KeySHA256,
-	}
-	for k, v := range more {
-		if v != "" {
-			detail[k] = v
-		}
-	}
-	return newEvent(s.now(), actor, action, subject, detail)
-}
-
 // enrollment returns the answer for a recorded certificate; profile is the
 // version that it was issued under, looked up when nil.
 func (s *Service) enrollment(ctx context.Context, cert *ca.Certificate, profile *ca.Profile, replayed bool) (*Enrollment, error) {
@@ -541,32 +410,3 @@ func (s *Service) enrollment(ctx context.Context, cert *ca.Certificate, profile 
 	}
 	return e, nil
 }
-
-// brokerToDial returns the broker that devices are sent to: the first by id
-// that was verified, and without one, one that this server runs, then any.
-func (s *Service) brokerToDial(ctx context.Context) (*Broker, error) {
-	all, _, err := s.store.Brokers(ctx, Page{Limit: 100})
-	if err != nil || len(all) == 0 {
-		return nil, err
-	}
-	rank := func(b *Broker) int {
-		switch {
-		case b.Status == BrokerVerified:
-			return 0
-		case s.cfg.Drivers[b.ID] != nil:
-			return 1
-		}
-		return 2
-	}
-	best := all[0]
-	for _, b := range all[1:] {
-		if rank(b) < rank(best) {
-			best = b
-		}
-	}
-	return best, nil
-}
-
-// topicPrefix is where a client publishes and subscribes; brokers keep it to
-// itself.
-func topicPrefix(clientID string) string { return "devices/" + clientID + "/" }

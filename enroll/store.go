@@ -47,105 +47,6 @@ type Store interface {
 // Tidied says how many rows Tidy deleted.
 type Tidied struct{ CRLs, IdempotencyKeys, Sessions, Failures, APITokens, EnrollmentTokens int64 }
 
-// A Change is what every change of state carries into its transaction.
-type Change struct {
-	Event       Event        // exactly one (I19)
-	Jobs        []Job        // started only if the transaction commits
-	Idempotency *Idempotency // nil when the caller gave no key
-}
-
-// Idempotency makes a repeated request answer as the first (I5). The store
-// refuses a second commit under the same scope and key: with a *Replay when
-// RequestHash is the same, with KindIdempotency when it is not.
-type Idempotency struct {
-	Scope       string // principal and operation
-	Key         string // the caller's Idempotency-Key; stored as SHA-256
-	RequestHash []byte // SHA-256 of what makes two requests the same
-	Answer      []byte // the first answer, kept; nil where the certificate itself is the answer
-	// SerialNumber is of the certificate that is the answer, when it was
-	// issued before; the store fills it in for one that is issued now.
-	SerialNumber ca.SerialNumber
-}
-
-// A Replay is the error of a commit that was made before. It holds the first
-// one's result.
-type Replay struct {
-	SerialNumber ca.SerialNumber // of the certificate; empty when none was issued
-	Answer       []byte          // as first given in Idempotency.Answer
-}
-
-func (*Replay) Error() string { return "committed before under the same idempotency key" }
-
-// A JobKind names a kind of background work.
-type JobKind string
-
-// A Job is one repeatable step of background work on a row (design decision 4).
-type Job struct {
-	Kind    JobKind
-	Subject string        // ID of the row
-	After   time.Duration // not before this long from now
-	Broker  string        // only a server that drives this broker takes it; any server when empty
-}
-
-// A Claim is committed with a certificate (ca.Issuance.Claim), in one
-// transaction: what it spends, whom it belongs to, and the audit event.
-//
-// The store checks, in this order, and refuses with the kind named:
-// idempotency (*Replay, KindIdempotency); token (KindTokenExpired,
-// KindTokenOtherDevice, KindTokenUsed; *Replay when this very request spent
-// it); the manufacturer's certificate (KindNotInManifest,
-// KindUnknownManufacturer, KindIDevIDUsed; *Replay as with a token); the key's
-// holder (KindDuplicateKey); device (KindDuplicateDevice, KindDeviceRevoked,
-// KindDeviceHeld); replaced certificate (ca.KindRevoked); number of
-// certificates (KindCertificateLimit); quota (KindOrderClosed,
-// KindQuotaReached).
-type Claim struct {
-	Change
-	Device *DeviceClaim // nil for brokers, servers, canaries
-	Token  *TokenClaim  // nil when no enrollment token is spent
-	IDevID *IDevIDClaim // nil when no manufacturer's certificate enrolls
-	Order  string       // work order whose quota a new device takes one of; empty for none
-	// Replaces is the certificate that a renewal or rekey is based on: it must
-	// still be good, and its device active. Empty on a first enrollment.
-	Replaces ca.SerialNumber
-	// MaxActive is how many good certificates a device may have once this one is
-	// recorded that replaces another: KindCertificateLimit. Any number when zero.
-	MaxActive int
-}
-
-// A DeviceClaim says which device a certificate makes active. On a first
-// enrollment the device must be unknown or registered, or Stranded allowed.
-type DeviceClaim struct {
-	ID              string
-	Group           string            // kept as registered when empty
-	Attributes      map[string]string // kept as registered when nil
-	TrustGeneration int64
-	// Stranded lets a device enroll again that is active and holds no good
-	// certificate any more: each expired, or was revoked by itself.
-	Stranded bool
-	// Supersedes lets an active device enroll again under a key that nobody
-	// had: its good and held certificates are revoked as superseded in the same
-	// transaction. The token must be one that renews, the manufacturer one whose
-	// devices may.
-	Supersedes bool
-}
-
-// A TokenClaim is one use of an enrollment token.
-type TokenClaim struct {
-	ID          string
-	DeviceID    string
-	RequestHash []byte // SHA-256 of the request that spends it
-}
-
-// An IDevIDClaim is one use of a line of a manufacturer's manifest: the first,
-// unless DeviceClaim.Supersedes.
-type IDevIDClaim struct {
-	Manufacturer string
-	DeviceID     string
-	AddedAt      time.Time // of the line that was looked at
-	RequestHash  []byte    // SHA-256 of the request
-}
-
 // CertificateStore is the ledger.
 type CertificateStore interface {
 	ca.StatusStore
@@ -159,7 +60,7 @@ type CertificateStore interface {
 	CheckClaim(ctx context.Context, claim *Claim, holder ca.Holder, keySHA256 string) error
 	// KeyBlocked reports whether a certificate with this key was revoked for keyCompromise.
 	KeyBlocked(ctx context.Context, keySHA256 string) (bool, error)
-	// LastIssuedAt returns the time of the newest audit event; zero for none (I7).
+	// LastEventAt returns the time of the newest audit event; zero for none (I7).
 	LastEventAt(ctx context.Context) (time.Time, error)
 }
 
