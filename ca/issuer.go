@@ -36,11 +36,6 @@ const (
 	IssuerRetired   IssuerState = "retired"   // signs CRLs alone
 )
 
-// IssuerStates lists every state, in their order.
-func IssuerStates() []IssuerState {
-	return []IssuerState{IssuerCreated, IssuerPublished, IssuerActive, IssuerRetired}
-}
-
 // An Issuer is one certification authority certificate, as the store keeps it.
 type Issuer struct {
 	ID          string

@@ -157,8 +157,6 @@ type TokenStore interface {
 	// request gave (a *Replay as error value nil), nil for none, or
 	// KindIdempotency for another request under the same key.
 	Replayed(ctx context.Context, i *Idempotency) (*Replay, error)
-	// TokenReplay returns what the token was spent on by the very same request; nil for none.
-	TokenReplay(ctx context.Context, t *TokenClaim) (*Replay, error)
 }
 
 // UserStore keeps people, and counts their attempts to log in.

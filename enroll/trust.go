@@ -60,9 +60,6 @@ const (
 	KeyApart    IssuerKey = "apart"    // on no server: offline
 )
 
-// IssuerKeys lists every one.
-func IssuerKeys() []IssuerKey { return []IssuerKey{KeyUsable, KeyUnusable, KeyApart} }
-
 // Issuers returns every issuer, the root among them.
 func (s *Service) Issuers(context.Context) ([]IssuerView, error) {
 	var views []IssuerView

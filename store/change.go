@@ -122,11 +122,7 @@ func keyRefusal(ctx context.Context, q querier, i *enroll.Idempotency) error {
 
 // Replayed implements enroll.TokenStore.
 func (s *Store) Replayed(ctx context.Context, i *enroll.Idempotency) (*enroll.Replay, error) {
-	return asReplay(s.explain("look up idempotency key", keyRefusal(ctx, s.db, i)))
-}
-
-// asReplay moves a *enroll.Replay from the error to the result.
-func asReplay(err error) (*enroll.Replay, error) {
+	err := s.explain("look up idempotency key", keyRefusal(ctx, s.db, i))
 	if replay, ok := errors.AsType[*enroll.Replay](err); ok {
 		return replay, nil
 	}

@@ -51,11 +51,6 @@ func tokenReplay(ctx context.Context, q querier, t *enroll.TokenClaim) error {
 	return &enroll.Replay{SerialNumber: serial}
 }
 
-// TokenReplay implements enroll.TokenStore.
-func (s *Store) TokenReplay(ctx context.Context, t *enroll.TokenClaim) (*enroll.Replay, error) {
-	return asReplay(s.explain("look up token use", tokenReplay(ctx, s.db, t)))
-}
-
 // publicKeyRefusal explains a public key: it may be unknown or the holder's
 // own, and must be unknown where it supersedes another.
 func publicKeyRefusal(ctx context.Context, q querier, c *enroll.Claim, holder ca.Holder, keySHA256 string) error {

@@ -69,6 +69,13 @@ func (f *fixture) wantReplay(err error, serial ca.SerialNumber) {
 	}
 }
 
+// spentBy says what stands against a first enrollment by a use of a token: a
+// replay when that very use was made before.
+func (f *fixture) spentBy(t *enroll.TokenClaim) error {
+	claim := &enroll.Claim{Device: &enroll.DeviceClaim{ID: t.DeviceID}, Token: t}
+	return f.store.CheckClaim(f.ctx, claim, ca.Holder{Kind: ca.HolderDevice, ID: t.DeviceID}, "a key that nobody has")
+}
+
 // unchanged runs do, and ends the test if it changed anything.
 func (f *fixture) unchanged(do func()) {
 	f.Helper()
