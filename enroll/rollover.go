@@ -74,7 +74,7 @@ type Readiness struct {
 	Step       RolloverStep `json:"step"`
 	Generation int64        `json:"generation"` // of the trust bundle that has to be confirmed
 	Devices    int64        `json:"devices"`    // active or held
-	Behind     int64        `json:"behind"`     // devices that have not confirmed it, or hold a certificate below the root to drop; counted up to 10000
+	Behind     int64        `json:"behind"`     // devices that have not confirmed it, or hold a certificate below the root to drop
 	Stragglers []string     `json:"stragglers"` // some of them
 	Brokers    []string     `json:"brokers"`    // that have not confirmed it, or serve a certificate below the root to drop
 	Threshold  float64      `json:"threshold"`  // the share of devices that must be ready, above 0 and at most 1
@@ -82,11 +82,15 @@ type Readiness struct {
 	Ready      bool         `json:"ready"` // the step may be taken
 }
 
-// Bounds of what is told of stragglers.
-const (
-	maxStragglers     = 100
-	countedStragglers = 10_000
-)
+// Holders are who holds certificates of some issuers.
+type Holders struct {
+	Devices int64
+	Names   []string // of some of them
+	Brokers []string
+}
+
+// maxStragglers is how many stragglers are named.
+const maxStragglers = 100
 
 // TrustGenerations lists every trust bundle that there ever was, newest first.
 func (s *Service) TrustGenerations(ctx context.Context) ([]TrustGeneration, error) {
@@ -294,13 +298,17 @@ func (s *Service) countStragglers(ctx context.Context, r *Readiness, all []Trust
 			under = append(under, i.ID)
 		}
 	}
-	devices, brokers, err := s.store.HoldersUnder(ctx, under, s.now(), countedStragglers)
+	confirmed := r.Generation // others are counted already
+	if r.Generation <= first {
+		confirmed = 0
+	}
+	held, err := s.store.HoldersUnder(ctx, under, confirmed, s.now(), maxStragglers)
 	if err != nil {
 		return err
 	}
-	r.Behind = max(r.Behind, int64(len(devices)))
-	r.Stragglers = union(r.Stragglers, devices, maxStragglers)
-	r.Brokers = union(r.Brokers, brokers, len(r.Brokers)+len(brokers))
+	r.Behind += held.Devices
+	r.Stragglers = union(r.Stragglers, held.Names, maxStragglers)
+	r.Brokers = union(r.Brokers, held.Brokers, len(r.Brokers)+len(held.Brokers))
 	return nil
 }
 

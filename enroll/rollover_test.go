@@ -233,6 +233,31 @@ func TestReadinessHasAThreshold(t *testing.T) {
 	}
 }
 
+// Of four devices two have not confirmed the new root, and the other two have,
+// and still hold certificates below the old one: dropping that leaves all behind.
+func TestDropCountsBothKindsOfStragglers(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.must(s.SetStatusURL(s.ctx, "http://status.test"))
+	for n := range 4 {
+		s.enroll(fmt.Sprintf("d%d", n))
+	}
+	s.addRoot("root-2")
+	s.must(s.AdoptIssuers(s.ctx))
+	for n := range 2 {
+		s.must(s.AcknowledgeTrust(s.ctx, as("op", ""), ca.Holder{Kind: ca.HolderDevice, ID: fmt.Sprintf("d%d", n)}, 2))
+	}
+	half := s.serverWith(func(cfg *enroll.Config) { cfg.RolloverThreshold = 0.5 })
+	s.must(half.AdoptIssuers(s.ctx))
+	r := must(half.Readiness(s.ctx, "root", enroll.StepDrop))
+	if r.Ready || r.Devices != 4 || r.Behind != 4 || len(r.Stragglers) != 4 {
+		t.Errorf("%+v", r)
+	}
+	if r := must(half.Readiness(s.ctx, "root-2", enroll.StepSwitch)); !r.Ready || r.Behind != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // A new trust bundle is told, once, also by a server that did not make it.
 func TestOnTrustIsToldOfEachGeneration(t *testing.T) {
 	t.Parallel()

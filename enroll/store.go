@@ -321,9 +321,10 @@ type TrustStore interface {
 	// that have not confirmed a generation: active ones first, the most backward of
 	// them before the others.
 	TrustCounts(ctx context.Context, generation int64, limit int) (TrustCounts, error)
-	// HoldersUnder returns devices that are active or held, up to limit, and
-	// brokers, whose newest certificate is one of some issuers and has not expired.
-	HoldersUnder(ctx context.Context, issuers []string, now time.Time, limit int) (devices, brokers []string, err error)
+	// HoldersUnder counts devices that are active or held and have confirmed a
+	// generation, and names some of them and all brokers, whose newest certificate
+	// is one of some issuers and has not expired.
+	HoldersUnder(ctx context.Context, issuers []string, confirmed int64, now time.Time, limit int) (Holders, error)
 	// Approval returns who allowed a step; nil for nobody.
 	Approval(ctx context.Context, root string, step RolloverStep) (*Approval, error)
 	SaveApproval(ctx context.Context, a Approval, c Change) error

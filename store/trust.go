@@ -151,28 +151,42 @@ func (s *Store) TrustCounts(ctx context.Context, generation int64, limit int) (e
 	return t, s.explain("count who confirmed a trust bundle", err)
 }
 
-// HoldersUnder implements enroll.TrustStore.
-func (s *Store) HoldersUnder(ctx context.Context, issuers []string, now time.Time, limit int) (devices, brokers []string, err error) {
-	for _, issuer := range issuers {
-		found, err := collect(ctx, s.db, scanText, `SELECT d.id FROM devices d WHERE d.status IN ('active', 'held') AND d.not_after > $2 AND EXISTS (
-				SELECT 1 FROM certificates c WHERE c.issuer_id = $1 AND c.not_after > $2 AND c.serial = (SELECT n.serial FROM certificates n
-					WHERE n.holder_kind = 'device' AND n.holder_id = d.id AND n.status <> 'revoked' ORDER BY n.recorded_at DESC, n.serial DESC LIMIT 1))
-			LIMIT $3`, issuer, micros(now), int64(limit-len(devices)))
-		if err != nil {
-			return nil, nil, s.explain("look for devices of an issuer", err)
-		}
-		devices = append(devices, found...)
-		found, err = collect(ctx, s.db, scanText, `SELECT b.id FROM brokers b WHERE EXISTS (
+// holdersUnder are the devices of HoldersUnder.
+const holdersUnder = ` FROM devices d WHERE d.status IN ('active', 'held') AND d.not_after > $2 AND d.trust_generation >= $3 AND EXISTS (
+	SELECT 1 FROM certificates c WHERE c.issuer_id = $1 AND c.not_after > $2 AND c.serial = (SELECT n.serial FROM certificates n
+		WHERE n.holder_kind = 'device' AND n.holder_id = d.id AND n.status <> 'revoked' ORDER BY n.recorded_at DESC, n.serial DESC LIMIT 1))`
+
+// HoldersUnder implements enroll.TrustStore. A device has one newest
+// certificate, so that none is counted for two issuers.
+func (s *Store) HoldersUnder(ctx context.Context, issuers []string, confirmed int64, now time.Time, limit int) (enroll.Holders, error) {
+	var h enroll.Holders
+	err := s.db.snapshot(ctx, func(q querier) error {
+		for _, issuer := range issuers {
+			n, err := value[int64](ctx, q, `SELECT count(*)`+holdersUnder, issuer, micros(now), confirmed)
+			if err != nil {
+				return fmt.Errorf("count devices of an issuer: %w", err)
+			}
+			h.Devices += n
+			if n > 0 && len(h.Names) < limit {
+				names, err := collect(ctx, q, scanText, `SELECT d.id`+holdersUnder+` LIMIT $4`, issuer, micros(now), confirmed, int64(limit-len(h.Names)))
+				if err != nil {
+					return fmt.Errorf("name devices of an issuer: %w", err)
+				}
+				h.Names = append(h.Names, names...)
+			}
+			brokers, err := collect(ctx, q, scanText, `SELECT b.id FROM brokers b WHERE EXISTS (
 				SELECT 1 FROM certificates c WHERE c.issuer_id = $1 AND c.not_after > $2 AND c.serial = (SELECT n.serial FROM certificates n
 					WHERE n.holder_kind = 'broker' AND n.holder_id = b.id AND n.status <> 'revoked' ORDER BY n.recorded_at DESC, n.serial DESC LIMIT 1))
-			ORDER BY b.id`, issuer, micros(now))
-		if err != nil {
-			return nil, nil, s.explain("look for brokers of an issuer", err)
+				ORDER BY b.id`, issuer, micros(now))
+			if err != nil {
+				return fmt.Errorf("look for brokers of an issuer: %w", err)
+			}
+			h.Brokers = append(h.Brokers, brokers...)
 		}
-		brokers = append(brokers, found...)
-	}
-	slices.Sort(devices)
-	return devices, brokers, nil
+		return nil
+	})
+	slices.Sort(h.Names)
+	return h, s.explain("look for who holds an issuer's certificates", err)
 }
 
 func scanText(row scanner) (text string, err error) {

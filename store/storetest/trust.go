@@ -97,23 +97,27 @@ var trustTests = []test{
 		f.must(err)
 		claimOf(renewed).Replaces = held.Certificates[0].SerialNumber
 		f.must(f.commit(renewed))
-		under := func(at time.Time, limit int, issuers ...string) ([]string, []string) {
+		under := func(confirmed int64, at time.Time, limit int, issuers ...string) enroll.Holders {
 			f.Helper()
-			devices, brokers, err := f.store.HoldersUnder(f.ctx, issuers, at, limit)
+			h, err := f.store.HoldersUnder(f.ctx, issuers, confirmed, at, limit)
 			f.must(err)
-			return devices, brokers
+			return h
 		}
-		if devices, brokers := under(f.now, 10, "devices"); !slices.Equal(devices, []string{"a", "c"}) || !slices.Equal(brokers, []string{"hall"}) {
-			f.Fatalf("devices %v, brokers %v", devices, brokers)
+		if h := under(0, f.now, 10, "devices"); h.Devices != 2 || !slices.Equal(h.Names, []string{"a", "c"}) || !slices.Equal(h.Brokers, []string{"hall"}) {
+			f.Fatalf("%+v", h)
 		}
-		if devices, brokers := under(f.now, 10, "others", "devices"); !slices.Equal(devices, []string{"a", "b", "c"}) || len(brokers) != 1 {
-			f.Fatalf("devices %v, brokers %v", devices, brokers)
+		if h := under(0, f.now, 10, "others", "devices"); h.Devices != 3 || !slices.Equal(h.Names, []string{"a", "b", "c"}) || len(h.Brokers) != 1 {
+			f.Fatalf("%+v", h)
 		}
-		if devices, _ := under(f.now, 1, "devices"); len(devices) != 1 {
-			f.Fatalf("devices %v", devices)
+		if h := under(0, f.now, 1, "devices"); h.Devices != 2 || len(h.Names) != 1 {
+			f.Fatalf("one is named: %+v", h)
 		}
-		if devices, brokers := under(f.now.Add(48*time.Hour), 10, "devices", "others"); len(devices)+len(brokers) != 0 {
-			f.Fatalf("expired: devices %v, brokers %v", devices, brokers)
+		f.must(f.store.AcknowledgeTrust(f.ctx, ca.Holder{Kind: ca.HolderDevice, ID: "c"}, 7, f.change("device.trust", "device:c")))
+		if h := under(7, f.now, 10, "devices"); h.Devices != 1 || !slices.Equal(h.Names, []string{"c"}) {
+			f.Fatalf("of those that confirmed generation 7: %+v", h)
+		}
+		if h := under(0, f.now.Add(48*time.Hour), 10, "devices", "others"); h.Devices != 0 || len(h.Names)+len(h.Brokers) != 0 {
+			f.Fatalf("expired: %+v", h)
 		}
 	}},
 	{"an approval is kept, the last one of a step", func(f *fixture) {
