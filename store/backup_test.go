@@ -259,6 +259,7 @@ func testBackupRestore(t *testing.T, from, to *Store) {
 	for _, table := range []string{"crl_numbers", "crls", "events"} {
 		delete(before, table)
 	}
+	before["broker_drivers"] = nil // work would wait for servers of before
 	for table, rows := range before {
 		if !slices.Equal(rows, after[table]) {
 			t.Errorf("table %s was\n%s\nand is\n%s", table, strings.Join(rows, "\n"), strings.Join(after[table], "\n"))

@@ -98,6 +98,9 @@ func checkKeep(keep []Keep) error {
 // The CRLs in the backup are left out where the key to sign the next one is
 // here: none of them may be served again, and without one the next is due at
 // once. A root's CRL, which is signed elsewhere, stays.
+//
+// Which server drives a broker is forgotten: those that run on the restored
+// database say so when they start, and work must not wait for one of before.
 func (s *Store) settle(ctx context.Context, q tx, b *Backup, c RestoreConfig, jobs []enroll.Job) (*Restored, error) {
 	now := s.now()
 	r := &Restored{
@@ -111,6 +114,9 @@ func (s *Store) settle(ctx context.Context, q tx, b *Backup, c RestoreConfig, jo
 	r.LastEvent = fromMicros(at)
 	if err := b.checkClock(now, r.LastEvent); err != nil {
 		return nil, err
+	}
+	if _, err := q.exec(ctx, `DELETE FROM broker_drivers`); err != nil {
+		return nil, fmt.Errorf("forget the servers of before: %w", err)
 	}
 	for _, v := range voids {
 		if slices.Contains(c.Keep, v.keep) {
