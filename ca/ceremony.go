@@ -371,9 +371,12 @@ func (h *ceremony) write() error {
 		return err
 	}
 	for name, data := range h.files {
-		if err := writeFileSync(filepath.Join(part, filepath.FromSlash(name)), data, 0o644); err != nil {
+		if err := WriteNewFile(filepath.Join(part, filepath.FromSlash(name)), data, 0o644); err != nil {
 			return errors.Join(err, os.RemoveAll(part))
 		}
 	}
-	return os.Rename(part, h.Out)
+	if err := os.Rename(part, h.Out); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(h.Out))
 }

@@ -8,3 +8,6 @@ func ComparedFields() []string {
 	}
 	return fields
 }
+
+// RenameNew is how a new file is put in place without links.
+var RenameNew = renameNew

@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"go.step.sm/crypto/kms"
@@ -134,26 +133,7 @@ func WriteKeyFile(path string, key crypto.Signer, passphrase []byte) error {
 	if err != nil {
 		return err
 	}
-	return writeFileSync(path, pem.EncodeToMemory(block), 0o600)
-}
-
-// writeFileSync writes a new file, and syncs it and its folder. A file that
-// exists stays as it is, and is an error; one that was not written whole is
-// removed.
-func writeFileSync(path string, data []byte, mode os.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return WriteNewFile(path, pem.EncodeToMemory(block), 0o600)
 }
 
 // FingerprintOf returns the SHA-256 fingerprint of a certificate in lower-case hex.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"go.step.sm/crypto/pemutil"
 )
@@ -45,13 +46,16 @@ func ChangePassphrase(paths []string, old, next []byte) error {
 		if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		if err := writeFileSync(temporary, pem.EncodeToMemory(block), 0o600); err != nil {
+		if err := WriteNewFile(temporary, pem.EncodeToMemory(block), 0o600); err != nil {
 			return err
 		}
 		ready = append(ready, rewrite{temporary, path})
 	}
 	for len(ready) > 0 {
 		if err := os.Rename(ready[0].from, ready[0].to); err != nil {
+			return err
+		}
+		if err := SyncDir(filepath.Dir(ready[0].to)); err != nil {
 			return err
 		}
 		ready = ready[1:]

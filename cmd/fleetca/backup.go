@@ -116,7 +116,7 @@ func backUp(ctx context.Context, cfg backupConfig) (*written, error) {
 	if w.Backup, err = store.OpenBackup(ctx, tmp); err != nil {
 		return nil, fmt.Errorf("read the backup back: %w", err)
 	}
-	if err := errors.Join(os.Rename(tmp.Name(), cfg.out), syncDir(filepath.Dir(cfg.out))); err != nil {
+	if err := errors.Join(os.Rename(tmp.Name(), cfg.out), ca.SyncDir(filepath.Dir(cfg.out))); err != nil {
 		return nil, err
 	}
 	return w, nil
@@ -234,15 +234,6 @@ func programVersion() string {
 		return "fleetca " + info.Main.Version
 	}
 	return "fleetca"
-}
-
-// syncDir makes the names in a folder durable.
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func printBackup(cmd *cobra.Command, cfg backupConfig, w *written) error {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 )
 
@@ -105,7 +106,7 @@ func (o *bulkOutcome) keepFailures(path string) error {
 	if err := csv.NewWriter(&text).WriteAll(rows); err != nil {
 		return err
 	}
-	return replaceFile(path, []byte(text.String()), 0o644)
+	return ca.ReplaceFile(path, []byte(text.String()), 0o644)
 }
 
 // A bulkProgress is a line on a terminal: a bar, how many are done, how fast,

@@ -13,6 +13,7 @@ import (
 	"github.com/chromedp/chromedp"
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/web/browsertest"
 )
@@ -122,7 +123,7 @@ func TestDashboardCommands(t *testing.T) {
 	b := browsertest.New(t, "https://"+s.people, browsertest.Dark)
 	b.SignIn("ada", dashboardPassword)
 	dir := t.TempDir()
-	if err := writeNew(filepath.Join(dir, "token"), []byte(admin.token), 0o600); err != nil {
+	if err := ca.WriteNewFile(filepath.Join(dir, "token"), []byte(admin.token), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.CommandContext(t.Context(), "cp", s.bundle(), filepath.Join(dir, "trust-bundle.pem")).CombinedOutput(); err != nil {

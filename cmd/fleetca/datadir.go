@@ -112,7 +112,7 @@ func (d dataDir) makePassphrase() ([]byte, error) {
 	var b [20]byte
 	rand.Read(b[:])
 	text := []byte(base32.StdEncoding.EncodeToString(b[:]))
-	return text, writeNew(d.passphrase(), append(text, '\n'), 0o600)
+	return text, ca.WriteNewFile(d.passphrase(), append(text, '\n'), 0o600)
 }
 
 // lock keeps a second server off the folder, until the process ends.
@@ -134,46 +134,4 @@ func (d dataDir) initialised() bool {
 	_, marker := os.Stat(d.initMarker())
 	_, restoring := os.Stat(d.restoreMarker())
 	return keys == nil && errors.Is(marker, os.ErrNotExist) && errors.Is(restoring, os.ErrNotExist)
-}
-
-// writeNew writes a file that must not exist yet, in one step, and syncs it: one
-// that is killed leaves the whole file or none.
-func writeNew(path string, data []byte, mode os.FileMode) error {
-	tmp, err := writeBeside(path, data, mode)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp)
-	if err := os.Link(tmp, path); err == nil || errors.Is(err, os.ErrExist) {
-		return err
-	}
-	// A file system without links.
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Close(), os.Rename(tmp, path))
-}
-
-// replaceFile puts data at path in one step, whatever was there.
-func replaceFile(path string, data []byte, mode os.FileMode) error {
-	tmp, err := writeBeside(path, data, mode)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp)
-	return os.Rename(tmp, path)
-}
-
-// writeBeside writes a file for a path, in the same folder, and returns its own.
-func writeBeside(path string, data []byte, mode os.FileMode) (string, error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return "", err
-	}
-	_, err = tmp.Write(data)
-	if err := errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close()); err != nil {
-		return "", errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return tmp.Name(), nil
 }

@@ -277,7 +277,7 @@ func (d *demo) summarize(context.Context) (string, error) {
 	if err := printJSON(&text, d.endpoints); err != nil {
 		return "", err
 	}
-	if err := replaceFile(d.dir.path("endpoints.json"), text.Bytes(), 0o600); err != nil {
+	if err := ca.ReplaceFile(d.dir.path("endpoints.json"), text.Bytes(), 0o600); err != nil {
 		return "", err
 	}
 	return "everything is in " + d.cfg.data, nil

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fleetca/fleetca/api/client"
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 )
 
@@ -129,7 +130,7 @@ func deviceCSR(csrFile, keyFile, commonName string) (string, error) {
 		return "", err
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
-	return string(text), replaceFile(kept, text, 0o644)
+	return string(text), ca.ReplaceFile(kept, text, 0o644)
 }
 
 // loadOrMakeKey returns the P-256 key in a file, made when there is none.
@@ -161,7 +162,7 @@ func loadOrMakeKey(path string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, writeNew(path, text, 0o600)
+	return key, ca.WriteNewFile(path, text, 0o600)
 }
 
 // finishEnrollment writes what was issued to a folder, and says so.
@@ -189,8 +190,8 @@ func finishEnrollment(cmd *cobra.Command, flags *clientFlags, e *enroll.Enrollme
 func writeEnrollment(dir string, e *enroll.Enrollment) error {
 	return errors.Join(
 		os.MkdirAll(dir, 0o700),
-		replaceFile(filepath.Join(dir, "certificate.pem"), []byte(e.Certificate.PEM()), 0o644),
-		replaceFile(filepath.Join(dir, "chain.pem"), []byte(e.Chain), 0o644),
-		replaceFile(filepath.Join(dir, "trust-bundle.pem"), []byte(e.TrustBundle.PEM), 0o644),
+		ca.ReplaceFile(filepath.Join(dir, "certificate.pem"), []byte(e.Certificate.PEM()), 0o644),
+		ca.ReplaceFile(filepath.Join(dir, "chain.pem"), []byte(e.Chain), 0o644),
+		ca.ReplaceFile(filepath.Join(dir, "trust-bundle.pem"), []byte(e.TrustBundle.PEM), 0o644),
 	)
 }

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 )
 
@@ -103,10 +104,10 @@ func (id *identity) renew(ctx context.Context) error {
 		return err
 	}
 	// Interrupted in between, the pair does not match, and the next start gets another.
-	if err := replaceFile(id.file("key.pem"), keyPEM, 0o600); err != nil {
+	if err := ca.ReplaceFile(id.file("key.pem"), keyPEM, 0o600); err != nil {
 		return err
 	}
-	if err := replaceFile(id.file("certificate.pem"), []byte(issued.Chain), 0o644); err != nil {
+	if err := ca.ReplaceFile(id.file("certificate.pem"), []byte(issued.Chain), 0o644); err != nil {
 		return err
 	}
 	id.current.Store(&pair)

@@ -109,12 +109,12 @@ func initialize(ctx context.Context, cfg initConfig) (h *ca.Hierarchy, err error
 		return nil, err
 	}
 	if h.RootKeyURI != "" {
-		if err := writeNew(d.rootKeyURI(), []byte(h.RootKeyURI+"\n"), 0o600); err != nil {
+		if err := ca.WriteNewFile(d.rootKeyURI(), []byte(h.RootKeyURI+"\n"), 0o600); err != nil {
 			return nil, err
 		}
 	}
 	root := []byte(ca.EncodeChain(h.Root()))
-	if err := errors.Join(writeNew(d.rootCert(), root, 0o644), writeNew(d.trustBundle(), root, 0o644)); err != nil {
+	if err := errors.Join(ca.WriteNewFile(d.rootCert(), root, 0o644), ca.WriteNewFile(d.trustBundle(), root, 0o644)); err != nil {
 		return nil, err
 	}
 	st, err := store.Open(ctx, store.Config{URL: d.databaseURL(cfg.database)})
@@ -186,7 +186,7 @@ func prepareInit(d dataDir) error {
 				return hinted(fmt.Errorf("%s holds an authority already (%s)", string(d), name), "nothing was changed; choose an empty folder")
 			}
 		}
-		if err := writeNew(d.initMarker(), nil, 0o600); err != nil {
+		if err := ca.WriteNewFile(d.initMarker(), nil, 0o600); err != nil {
 			return err
 		}
 	}

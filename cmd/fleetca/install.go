@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+
+	"github.com/fleetca/fleetca/ca"
 )
 
 //go:embed install
@@ -78,7 +80,7 @@ func newInstallFilesCommand(i installation) *cobra.Command {
 					return err
 				}
 				path := filepath.Join(out, name)
-				err = writeNew(path, text, 0o644)
+				err = ca.WriteNewFile(path, text, 0o644)
 				if errors.Is(err, os.ErrExist) {
 					return hinted(err, "it is not overwritten: move it, or choose another --out")
 				}

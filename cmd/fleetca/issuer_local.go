@@ -267,7 +267,7 @@ with keyCertSign and cRLSign; then: fleetca issuer import ID`,
 			if err != nil {
 				return err
 			}
-			if err := writeNew(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), 0o644); err != nil {
+			if err := ca.WriteNewFile(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), 0o644); err != nil {
 				return err
 			}
 			return printFacts(cmd.OutOrStdout(), "request", out, "key", uri)

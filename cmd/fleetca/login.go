@@ -9,6 +9,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/fleetca/fleetca/api/client"
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 )
 
@@ -46,7 +47,7 @@ a second factor are asked for their code, or give it by --code.`,
 			if err != nil {
 				return clientError(err)
 			}
-			if err := replaceFile(out, []byte(t.Token+"\n"), 0o600); err != nil {
+			if err := ca.ReplaceFile(out, []byte(t.Token+"\n"), 0o600); err != nil {
 				return fmt.Errorf("keep the token: %w", err)
 			}
 			return printFacts(cmd.OutOrStdout(), "user", name, "role", string(t.Role), "until", day(t.ExpiresAt), "token file", out)

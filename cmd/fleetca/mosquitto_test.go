@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/store/storetest"
 )
@@ -87,7 +88,7 @@ func newMosquittoFixture(t *testing.T, database string) *mosquittoFixture {
 	runMosquitto(t, folder, addr)
 	f.admin = f.rest(t, "admin")
 	f.adminToken = filepath.Join(f.devices, "token")
-	if err := writeNew(f.adminToken, []byte(f.admin.token), 0o600); err != nil {
+	if err := ca.WriteNewFile(f.adminToken, []byte(f.admin.token), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return f

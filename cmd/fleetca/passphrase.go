@@ -54,7 +54,7 @@ needs the new passphrase. Interrupted, it can be run again.`,
 			out := cmd.OutOrStdout()
 			fmt.Fprintf(out, "%d keys have the new passphrase\n", len(keys))
 			if _, err := os.Stat(d.passphrase()); err == nil {
-				if err := replaceFile(d.passphrase(), append(next, '\n'), 0o600); err != nil {
+				if err := ca.ReplaceFile(d.passphrase(), append(next, '\n'), 0o600); err != nil {
 					return err
 				}
 				fmt.Fprintf(out, "%s holds it\n", d.passphrase())

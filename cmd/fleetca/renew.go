@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fleetca/fleetca/api/client"
+	"github.com/fleetca/fleetca/ca"
 )
 
 func newDeviceRenewCommand(flags *clientFlags) *cobra.Command {
@@ -64,7 +65,7 @@ func renewDevice(cmd *cobra.Command, flags *clientFlags, dir string, rekey bool)
 	if err != nil {
 		return clientError(err)
 	}
-	if err := replaceFile(filepath.Join(dir, "next-chain.pem"), []byte(e.Chain), 0o644); err != nil {
+	if err := ca.ReplaceFile(filepath.Join(dir, "next-chain.pem"), []byte(e.Chain), 0o644); err != nil {
 		return err
 	}
 	if err := finishRenewal(dir); err != nil {
@@ -97,7 +98,7 @@ func finishRenewal(dir string) error {
 		return hinted(fmt.Errorf("finish the renewal in %s: %w", dir, err), "remove next-chain.pem and renew again")
 	}
 	leaf, _ := pem.Decode(bytes.TrimSpace(chain))
-	if err := replaceFile(file("certificate.pem"), pem.EncodeToMemory(leaf), 0o644); err != nil {
+	if err := ca.ReplaceFile(file("certificate.pem"), pem.EncodeToMemory(leaf), 0o644); err != nil {
 		return err
 	}
 	if err := os.Rename(file("next-chain.pem"), file("chain.pem")); err != nil {

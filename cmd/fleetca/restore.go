@@ -129,7 +129,7 @@ func restore(ctx context.Context, cfg restoreConfig) (*store.Restored, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r, errors.Join(os.Remove(d.restoreMarker()), syncDir(string(d)))
+	return r, errors.Join(os.Remove(d.restoreMarker()), ca.SyncDir(string(d)))
 }
 
 // parseKeep reads --keep.
@@ -242,10 +242,10 @@ func (d dataDir) beginRestore(b *store.Backup) (id string, resumed bool, err err
 		}
 	}
 	id = uuid.Must(uuid.NewV7()).String()
-	if err := writeNew(d.restoreMarker(), []byte(id+" "+b.SHA256()+"\n"), 0o600); err != nil {
+	if err := ca.WriteNewFile(d.restoreMarker(), []byte(id+" "+b.SHA256()+"\n"), 0o600); err != nil {
 		return "", resumed, err
 	}
-	return id, resumed, syncDir(string(d))
+	return id, resumed, nil
 }
 
 // clearRestored removes what restore made, but for its marker.
@@ -255,7 +255,7 @@ func (d dataDir) clearRestored() error {
 			return err
 		}
 	}
-	return syncDir(string(d))
+	return ca.SyncDir(string(d))
 }
 
 // clearRestore leaves the folder as restore found it.
@@ -278,14 +278,11 @@ func (d dataDir) writeBackupFiles(files []store.BackupFile) error {
 		if err := os.MkdirAll(filepath.Dir(d.path(f.Name)), 0o700); err != nil {
 			return err
 		}
-		if err := writeNew(d.path(f.Name), f.Data, mode); err != nil {
-			return err
-		}
-		if err := syncDir(filepath.Dir(d.path(f.Name))); err != nil {
+		if err := ca.WriteNewFile(d.path(f.Name), f.Data, mode); err != nil {
 			return err
 		}
 	}
-	return syncDir(string(d))
+	return ca.SyncDir(string(d))
 }
 
 // tryRestored opens the restored issuers' keys where what opens them is at hand.

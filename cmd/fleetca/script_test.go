@@ -35,7 +35,7 @@ func TestServerScripts(t *testing.T) {
 
 func runServerScripts(t *testing.T, s *testServer, folder string) {
 	for _, role := range []string{"admin", "factory", "auditor"} {
-		if err := writeNew(filepath.Join(s.dir, role+".token"), []byte(s.token(t, role)+"\n"), 0o600); err != nil {
+		if err := ca.WriteNewFile(filepath.Join(s.dir, role+".token"), []byte(s.token(t, role)+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

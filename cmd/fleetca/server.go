@@ -125,7 +125,7 @@ func startServer(ctx context.Context, cfg serveConfig) (_ *server, err error) {
 		VerifyEvery: cfg.verifyEvery, VerifyConnections: cfg.verifyAtOnce, KeepVerifications: cfg.verifyKeep,
 		SessionIdle: cfg.sessionIdle, SessionLife: cfg.sessionLife, RequireSecondFactor: cfg.secondFactor,
 		RolloverThreshold: float64(cfg.rolloverPercent) / 100,
-		OnTrust:           func(b enroll.TrustBundle) error { return replaceFile(s.dir.trustBundle(), []byte(b.PEM), 0o644) },
+		OnTrust:           func(b enroll.TrustBundle) error { return ca.ReplaceFile(s.dir.trustBundle(), []byte(b.PEM), 0o644) },
 	})
 	if err := s.service.SetStatusURL(ctx, s.url("status")); err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ of a machine that has nothing yet; later commands take the file with --ca.`,
 			if err != nil {
 				return clientError(err)
 			}
-			if err := replaceFile(out, []byte(bundle.PEM), 0o644); err != nil {
+			if err := ca.ReplaceFile(out, []byte(bundle.PEM), 0o644); err != nil {
 				return err
 			}
 			if flags.json {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll/mqtts"
 )
 
@@ -36,7 +37,7 @@ func (o verifyOptions) writeJUnit(r *mqtts.Report) error {
 	if err := r.WriteJUnit(&b); err != nil {
 		return err
 	}
-	if err := replaceFile(o.junit, b.Bytes(), 0o644); err != nil {
+	if err := ca.ReplaceFile(o.junit, b.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("write the JUnit report: %w", err)
 	}
 	return nil

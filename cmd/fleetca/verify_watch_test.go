@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll/mqtts"
 )
 
@@ -46,7 +47,7 @@ func TestVerifyWatch(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := replaceFile(in("watched"+kind), data, 0o600); err != nil {
+			if err := ca.ReplaceFile(in("watched"+kind), data, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
