@@ -376,7 +376,10 @@ func (h *ceremony) write() error {
 		}
 	}
 	if err := os.Rename(part, h.Out); err != nil {
-		return err
+		return errors.Join(err, os.RemoveAll(part))
 	}
-	return SyncDir(filepath.Dir(h.Out))
+	if err := SyncDir(filepath.Dir(h.Out)); err != nil {
+		return errors.Join(err, os.RemoveAll(h.Out))
+	}
+	return nil
 }

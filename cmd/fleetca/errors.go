@@ -37,6 +37,14 @@ func hinted(err error, hint string) error {
 	return &commandError{err: err, code: exitFail, hint: hint}
 }
 
+// inTheWay adds to the error of a file that exists what to do about it.
+func inTheWay(err error, hint string) error {
+	if errors.Is(err, fs.ErrExist) {
+		return hinted(err, "it is in the way and is not overwritten: "+hint)
+	}
+	return err
+}
+
 // usageErrorOf returns an error about an argument as a usage error, with its
 // own hint.
 func usageErrorOf(err error) error {

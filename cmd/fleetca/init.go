@@ -102,11 +102,8 @@ func initialize(ctx context.Context, cfg initConfig) (h *ca.Hierarchy, err error
 		return nil, err
 	}
 	h, err = ca.Initialize(ctx, hierarchy)
-	if errors.Is(err, os.ErrExist) {
-		return nil, hinted(err, "it is in the way and is not overwritten: move it, or choose another --root-key-out")
-	}
 	if err != nil {
-		return nil, err
+		return nil, inTheWay(err, "move it, or choose another --root-key-out")
 	}
 	if h.RootKeyURI != "" {
 		if err := ca.WriteNewFile(d.rootKeyURI(), []byte(h.RootKeyURI+"\n"), 0o600); err != nil {

@@ -80,12 +80,8 @@ func newInstallFilesCommand(i installation) *cobra.Command {
 					return err
 				}
 				path := filepath.Join(out, name)
-				err = ca.WriteNewFile(path, text, 0o644)
-				if errors.Is(err, os.ErrExist) {
-					return hinted(err, "it is not overwritten: move it, or choose another --out")
-				}
-				if err != nil {
-					return err
+				if err := ca.WriteNewFile(path, text, 0o644); err != nil {
+					return inTheWay(err, "move it, or choose another --out")
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), path)
 			}

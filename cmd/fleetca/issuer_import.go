@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,18 +38,9 @@ An issuer's key in a file is encrypted anew, into the folder. What an issuer
 signed before is not known here: OCSP says unknown of it, and its revocations
 are not on the CRLs that follow. One that has revoked certificates is refused.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := f.issuers(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer l.store.Close()
-			i, err := f.add(cmd.Context(), l, args[0])
-			if err != nil {
-				return err
-			}
-			return printNewIssuer(cmd, *i)
-		},
+		RunE: f.adding(func(ctx context.Context, l *localIssuers, args []string) (*ca.Issuer, error) {
+			return f.add(ctx, l, args[0])
+		}),
 	}
 	set := cmd.Flags()
 	f.issuerFlags.add(set)
@@ -137,8 +126,11 @@ func (f *issuerImport) crossOf(l *localIssuers, i ca.Issuer) ([]ca.CrossCertific
 	var all []ca.CrossCertificate
 	for _, file := range f.cross {
 		certs, err := readCertificates(file)
-		if err != nil || len(certs) != 1 {
-			return nil, usageError(fmt.Errorf("--cross %s holds no single certificate: %w", file, err), "give files that fleetca root ceremony wrote")
+		if err == nil && len(certs) != 1 {
+			err = fmt.Errorf("%s holds %d certificates, not one", file, len(certs))
+		}
+		if err != nil {
+			return nil, usageError(fmt.Errorf("--cross: %w", err), "give files that fleetca root ceremony wrote")
 		}
 		found := false
 		for _, o := range l.all {
@@ -159,8 +151,11 @@ func (f *issuerImport) crossOf(l *localIssuers, i ca.Issuer) ([]ca.CrossCertific
 	return all, nil
 }
 
-// addSigning adds an issuer with its key.
-func (f *issuerImport) addSigning(ctx context.Context, l *localIssuers, i ca.Issuer) (*ca.Issuer, error) {
+// addSigning adds an issuer with its key, which is taken last.
+func (f *issuerImport) addSigning(ctx context.Context, l *localIssuers, i ca.Issuer) (_ *ca.Issuer, err error) {
+	if err := l.checkChain(i); err != nil {
+		return nil, err
+	}
 	number := time.Now().Unix() // above what it may have given before
 	if f.crl != "" {
 		crl, err := readCRLOf(i, f.crl)
@@ -173,49 +168,17 @@ func (f *issuerImport) addSigning(ctx context.Context, l *localIssuers, i ca.Iss
 		}
 		number = max(number, crl.Number+1)
 	}
-	key, uri, err := f.takeKey(ctx, l.dir, i)
+	key, err := f.takeKey(ctx, l.dir, i)
 	if err != nil {
 		return nil, err
 	}
-	i.KeyURI = uri
+	defer func() { err = key.keep(err) }()
+	i.KeyURI = key.uri
 	crl, err := ca.FirstCRL(ctx, i, key, number, time.Now())
 	if err != nil {
 		return nil, err
 	}
 	return &i, l.add(ctx, "issuer.import", i, crl)
-}
-
-// takeKey returns an issuer's key and where it is kept. One in a file of its own
-// is encrypted into the folder.
-func (f *issuerImport) takeKey(ctx context.Context, d dataDir, i ca.Issuer) (crypto.Signer, string, error) {
-	own := "softkms:path=" + issuerKeyName(i.ID)
-	uri := own
-	if f.key != "" {
-		var err error
-		if uri, err = keyURI(f.key); err != nil {
-			return nil, "", err
-		}
-	}
-	file := f.passphraseFile
-	if f.keyPassphrase != "" {
-		file = f.keyPassphrase
-	}
-	ring, err := d.keyring([]ca.Issuer{{KeyURI: uri}}, file)
-	if err != nil {
-		return nil, "", err
-	}
-	key, err := ring.Open(ctx, uri, i.Certificate.PublicKey)
-	if err != nil || uri == own || !ca.IsKeyFile(uri) {
-		return key, uri, err
-	}
-	passphrase, err := d.readPassphrase(f.passphraseFile)
-	if err != nil {
-		return nil, "", err
-	}
-	if err := ca.WriteKeyFile(d.issuerKey(i.ID), key, passphrase); err != nil {
-		return nil, "", err
-	}
-	return key, own, nil
 }
 
 func readCRLOf(i ca.Issuer, path string) (*ca.CRL, error) {
@@ -226,8 +189,3 @@ func readCRLOf(i ca.Issuer, path string) (*ca.CRL, error) {
 	crl, err := ca.ReadCRL(i, text)
 	return crl, usageErrorOf(err)
 }
-
-// issuerKeyName is where an issuer's key lies in the folder.
-func issuerKeyName(id string) string { return "keys/" + id + "-issuer.pem" }
-
-func (d dataDir) issuerKey(id string) string { return filepath.Join(string(d), issuerKeyName(id)) }

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -104,30 +105,67 @@ func (f *localFlags) issuers(ctx context.Context) (*localIssuers, error) {
 	return l, nil
 }
 
+// adding is what a command does that adds an issuer, and shows it.
+func (f *localFlags) adding(add func(ctx context.Context, l *localIssuers, args []string) (*ca.Issuer, error)) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		l, err := f.issuers(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer l.store.Close()
+		i, err := add(cmd.Context(), l, args)
+		if err != nil {
+			return err
+		}
+		return printNewIssuer(cmd, *i)
+	}
+}
+
 // named returns an issuer by its id; the active root when that is empty.
 func (l *localIssuers) named(id string) (*ca.Issuer, error) {
 	at := slices.IndexFunc(l.all, func(i ca.Issuer) bool {
 		return i.ID == id || id == "" && i.Purpose == ca.PurposeRoot && i.State == ca.IssuerActive
 	})
-	if at < 0 {
+	switch {
+	case at < 0 && id == "":
+		return nil, usageError(errors.New("no root is active"), "fleetca issuer list shows the roots; fleetca issuer activate ID makes one active")
+	case at < 0:
 		return nil, usageError(fmt.Errorf("there is no issuer %q", id), "fleetca issuer list shows them")
 	}
 	return &l.all[at], nil
 }
 
+func (l *localIssuers) has(id string) bool {
+	return slices.ContainsFunc(l.all, func(i ca.Issuer) bool { return i.ID == id })
+}
+
+// checkFree refuses the id of an issuer that is there.
+func (l *localIssuers) checkFree(id string) error {
+	if l.has(id) {
+		return usageError(fmt.Errorf("there is an issuer %q already", id), "choose another id")
+	}
+	return nil
+}
+
+// checkChain refuses a new issuer whose chain does not verify.
+func (l *localIssuers) checkChain(i ca.Issuer) error {
+	return ca.CheckChains(append(slices.Clone(l.all), i))
+}
+
 // add stores a new issuer, once its chain was verified. A server takes it over
 // within seconds.
 func (l *localIssuers) add(ctx context.Context, action string, i ca.Issuer, crl *ca.CRL, cross ...ca.CrossCertificate) error {
-	if slices.ContainsFunc(l.all, func(o ca.Issuer) bool { return o.ID == i.ID }) {
-		return usageError(fmt.Errorf("there is an issuer %q already", i.ID), "choose another id")
-	}
-	if err := ca.CheckChains(append(slices.Clone(l.all), i)); err != nil {
+	if err := l.checkChain(i); err != nil {
 		return err
 	}
-	return l.store.AddIssuers(ctx, []ca.Issuer{i}, []*ca.CRL{crl}, cross, enroll.Change{Event: enroll.IssuerEvent(time.Now(), localUser(), action, i)})
+	err := l.store.AddIssuers(ctx, []ca.Issuer{i}, []*ca.CRL{crl}, cross, enroll.Change{Event: enroll.IssuerEvent(time.Now(), localUser(), action, i)})
+	if err != nil && !errors.Is(err, ca.IsKind(enroll.KindConflict)) {
+		return &unknownOutcome{err}
+	}
+	return err
 }
 
-// complete fills in what was not given, and checks the rest.
+// complete fills in what was not given, and checks the rest, before a key is made.
 func (f *issuerFlags) complete(id string, l *localIssuers) error {
 	root, err := l.named("")
 	if err != nil {
@@ -143,23 +181,10 @@ func (f *issuerFlags) complete(id string, l *localIssuers) error {
 	if o := root.Certificate.Subject.Organization; f.plan.Organization == "" && len(o) > 0 {
 		f.plan.Organization = o[0]
 	}
-	return usageErrorOf(f.plan.Check())
-}
-
-// makeKey makes the key of an issuer, in the folder or in a key store.
-func (f *issuerFlags) makeKey(ctx context.Context, d dataDir, id string) (crypto.Signer, string, error) {
-	if f.keyKMS != "" {
-		return ca.Keyring{Dir: f.data, PIN: pinOfTokens()}.Make(ctx, f.keyKMS, "fleetca-"+id, ca.KeyP256)
+	if err := f.plan.Check(); err != nil {
+		return usageErrorOf(err)
 	}
-	passphrase, err := d.readPassphrase(f.passphraseFile)
-	if err != nil {
-		return nil, "", err
-	}
-	key, err := ca.CreateKeyFile(ctx, d.issuerKey(id), passphrase, ca.KeyP256)
-	if errors.Is(err, os.ErrExist) {
-		err = hinted(err, "it is in the way and is not overwritten: choose another id, or see whether fleetca issuer csr made it")
-	}
-	return key, "softkms:path=" + issuerKeyName(id), err
+	return l.checkFree(id)
 }
 
 func newIssuerCreateCommand() *cobra.Command {
@@ -176,18 +201,9 @@ Of several active issuers of a purpose the one signs that is for the product and
 the site of the work order or of the broker; else the one for the product, for
 the site, for all.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := f.issuers(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer l.store.Close()
-			i, err := f.create(cmd.Context(), l, args[0])
-			if err != nil {
-				return err
-			}
-			return printNewIssuer(cmd, *i)
-		},
+		RunE: f.adding(func(ctx context.Context, l *localIssuers, args []string) (*ca.Issuer, error) {
+			return f.create(ctx, l, args[0])
+		}),
 	}
 	f.add(cmd.Flags())
 	f.addPlan(cmd.Flags())
@@ -199,7 +215,7 @@ the site, for all.`,
 	return cmd
 }
 
-func (f *issuerFlags) create(ctx context.Context, l *localIssuers, id string) (*ca.Issuer, error) {
+func (f *issuerFlags) create(ctx context.Context, l *localIssuers, id string) (_ *ca.Issuer, err error) {
 	if err := f.complete(id, l); err != nil {
 		return nil, err
 	}
@@ -210,22 +226,20 @@ func (f *issuerFlags) create(ctx context.Context, l *localIssuers, id string) (*
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(l.all, func(o ca.Issuer) bool { return o.ID == id }) { // before a key is made
-		return nil, usageError(fmt.Errorf("there is an issuer %q already", id), "choose another id")
-	}
 	rootKey, err := f.root.open(ctx, l.dir, f.passphraseFile, parent.Certificate.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	key, uri, err := f.makeKey(ctx, l.dir, id)
+	key, err := f.makeKey(ctx, l.dir, id)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { err = key.keep(err) }()
 	cert, err := ca.SignIssuer(f.plan, key.Public(), parent.Certificate, rootKey, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	i := f.plan.Issuer(cert, parent.ID, uri)
+	i := f.plan.Issuer(cert, parent.ID, key.uri)
 	crl, err := ca.FirstCRL(ctx, i, key, 1, time.Now())
 	if err != nil {
 		return nil, err
@@ -247,6 +261,9 @@ with keyCertSign and cRLSign; then: fleetca issuer import ID`,
 			if out == "" {
 				return usageError(errors.New("--out is missing"), "name the file to write, such as issuer.csr.pem")
 			}
+			if _, err := os.Lstat(out); err == nil { // before a key is made
+				return inTheWay(&fs.PathError{Op: "write", Path: out, Err: fs.ErrExist}, "choose another --out")
+			}
 			l, err := f.issuers(cmd.Context())
 			if err != nil {
 				return err
@@ -255,22 +272,14 @@ with keyCertSign and cRLSign; then: fleetca issuer import ID`,
 			if err := f.complete(args[0], l); err != nil {
 				return err
 			}
-			key, uri, err := f.makeKey(cmd.Context(), l.dir, args[0])
+			key, err := f.makeKey(cmd.Context(), l.dir, args[0])
 			if err != nil {
 				return err
 			}
-			subject := pkix.Name{CommonName: f.plan.CommonName}
-			if f.plan.Organization != "" {
-				subject.Organization = []string{f.plan.Organization}
-			}
-			der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject}, key)
-			if err != nil {
+			if err := key.keep(f.request(key, out)); err != nil {
 				return err
 			}
-			if err := ca.WriteNewFile(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), 0o644); err != nil {
-				return err
-			}
-			return printFacts(cmd.OutOrStdout(), "request", out, "key", uri)
+			return printFacts(cmd.OutOrStdout(), "request", out, "key", key.uri)
 		},
 	}
 	f.add(cmd.Flags())
@@ -278,6 +287,20 @@ with keyCertSign and cRLSign; then: fleetca issuer import ID`,
 	cmd.Flags().StringVar(&f.keyKMS, "key-kms", "", "URI of a PKCS #11 token to make its key inside, in place of a file")
 	cmd.Flags().StringVar(&out, "out", "", "file to write")
 	return cmd
+}
+
+// request writes the certification request of a new key.
+func (f *issuerFlags) request(key newKey, out string) error {
+	subject := pkix.Name{CommonName: f.plan.CommonName}
+	if f.plan.Organization != "" {
+		subject.Organization = []string{f.plan.Organization}
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject}, key)
+	if err != nil {
+		return err
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+	return inTheWay(ca.WriteNewFile(out, text, 0o644), "choose another --out")
 }
 
 // printNewIssuer says what was added, and what is next.

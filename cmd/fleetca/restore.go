@@ -207,16 +207,16 @@ func (d dataDir) checkRoom() error {
 		return usageError(err, "name an empty folder, or one that is not there yet")
 	}
 	_, interrupted := os.Stat(d.restoreMarker())
-	var inTheWay []string
+	var others []string
 	for _, e := range entries {
 		name := e.Name()
 		if name == "passphrase" || name == ".lock" || interrupted == nil && (name == ".restore" || slices.Contains(restored, name)) {
 			continue
 		}
-		inTheWay = append(inTheWay, name)
+		others = append(others, name)
 	}
-	if len(inTheWay) > 0 {
-		return hinted(fmt.Errorf("%s is not empty; in the way: %s", string(d), strings.Join(inTheWay, ", ")), "nothing was changed; choose an empty folder")
+	if len(others) > 0 {
+		return hinted(fmt.Errorf("%s is not empty; in the way: %s", string(d), strings.Join(others, ", ")), "nothing was changed; choose an empty folder")
 	}
 	return nil
 }

@@ -1,14 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
-	"strings"
+	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,33 +25,23 @@ func newIssuerRolloverCommand() *cobra.Command {
 a key of its own, signed by the active root. A server publishes it within seconds;
 then: fleetca issuer activate ID, and later fleetca issuer retire OLD.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := f.issuers(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer l.store.Close()
+		RunE: f.adding(func(ctx context.Context, l *localIssuers, args []string) (*ca.Issuer, error) {
 			old, err := l.named(args[0])
-			if err != nil {
-				return err
-			}
-			if id == "" {
-				id = l.successorID(old.ID)
+			switch {
+			case err != nil:
+				return nil, err
+			case old.Purpose == ca.PurposeRoot:
+				return nil, usageError(fmt.Errorf("issuer %s is a root", old.ID), "fleetca root rollover makes the next root")
+			case old.Purpose == ca.PurposeIntermediate:
+				return nil, usageError(fmt.Errorf("issuer %s is an intermediate, whose key is not here", old.ID), "add its successor with fleetca issuer import")
 			}
 			subject := old.Certificate.Subject
 			f.purpose, f.plan.Product, f.plan.Site, f.plan.Domain = string(old.Purpose), old.Product, old.Site, old.Domain
-			if f.plan.CommonName == "" {
-				f.plan.CommonName = "Issuing CA " + id
-			}
 			if f.plan.Organization == "" && len(subject.Organization) > 0 {
 				f.plan.Organization = subject.Organization[0]
 			}
-			i, err := f.create(cmd.Context(), l, id)
-			if err != nil {
-				return err
-			}
-			return printNewIssuer(cmd, *i)
-		},
+			return f.create(ctx, l, cmp.Or(id, l.successorID(old.ID)))
+		}),
 	}
 	f.localFlags.add(cmd.Flags())
 	f.addPlan(cmd.Flags())
@@ -66,21 +54,22 @@ then: fleetca issuer activate ID, and later fleetca issuer retire OLD.`,
 	return cmd
 }
 
+// countedID is an id that ends in a small number; a year is part of a name.
+var countedID = regexp.MustCompile(`^(.+)-([1-9][0-9]?)$`)
+
 // successorID returns an id with the next number that is free.
 func (l *localIssuers) successorID(id string) string {
-	base := strings.TrimRight(strings.TrimRight(id, "0123456789"), "-")
-	for n := 2; ; n++ {
-		next := fmt.Sprintf("%s-%d", base, n)
-		if !slices.ContainsFunc(l.all, func(i ca.Issuer) bool { return i.ID == next }) {
+	base, n := id, 1
+	if m := countedID.FindStringSubmatch(id); m != nil {
+		base = m[1]
+		n, _ = strconv.Atoi(m[2])
+	}
+	for {
+		n++
+		if next := fmt.Sprintf("%s-%d", base, n); !l.has(next) {
 			return next
 		}
 	}
-}
-
-// A newRoot is a root's key and its certificate.
-type newRoot struct {
-	key  crypto.Signer
-	cert *x509.Certificate
 }
 
 // rootRollover is what root rollover works with.
@@ -114,18 +103,7 @@ below it yet:
 A root that must never meet a network comes from fleetca root ceremony, and
 fleetca issuer import with --cross.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := f.issuers(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer l.store.Close()
-			i, err := f.make(cmd.Context(), l)
-			if err != nil {
-				return err
-			}
-			return printNewIssuer(cmd, *i)
-		},
+		RunE: f.adding(func(ctx context.Context, l *localIssuers, _ []string) (*ca.Issuer, error) { return f.make(ctx, l) }),
 	}
 	set := cmd.Flags()
 	f.localFlags.add(set)
@@ -143,7 +121,7 @@ fleetca issuer import with --cross.`,
 }
 
 // make makes the next root.
-func (f *rootRollover) make(ctx context.Context, l *localIssuers) (*ca.Issuer, error) {
+func (f *rootRollover) make(ctx context.Context, l *localIssuers) (_ *ca.Issuer, err error) {
 	if (f.keyOut == "") == (f.keyKMS == "") {
 		return nil, usageError(errors.New("give --new-key-out or --new-key-kms"), "name where the new root's key goes, off this machine soon")
 	}
@@ -163,27 +141,35 @@ func (f *rootRollover) make(ctx context.Context, l *localIssuers) (*ca.Issuer, e
 	if err := f.plan.Check(); err != nil {
 		return nil, usageErrorOf(err)
 	}
+	if err := l.checkFree(f.plan.ID); err != nil {
+		return nil, err
+	}
 	oldKey, err := f.old.open(ctx, l.dir, f.passphraseFile, old.Certificate.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	next, err := f.sign(ctx, l.dir)
+	key, err := f.makeKey(ctx, l.dir)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { err = key.keep(err) }()
 	now := time.Now()
-	i := f.plan.Issuer(next.cert, f.plan.ID, "")
-	crl, err := ca.FirstCRL(ctx, i, next.key, 1, now)
+	cert, err := ca.SignRoot(f.plan, key, now)
 	if err != nil {
 		return nil, err
 	}
-	back, err := ca.CrossSign(old.Certificate, next.cert, next.key, now)
+	i := f.plan.Issuer(cert, f.plan.ID, "")
+	crl, err := ca.FirstCRL(ctx, i, key, 1, now)
+	if err != nil {
+		return nil, err
+	}
+	back, err := ca.CrossSign(old.Certificate, cert, key, now)
 	if err != nil {
 		return nil, err
 	}
 	cross := []ca.CrossCertificate{{Root: old.ID, By: i.ID, Certificate: back}}
 	// An older root may allow one CA below it alone; readiness is what counts.
-	if forward, err := ca.CrossSign(next.cert, old.Certificate, oldKey, now); err == nil {
+	if forward, err := ca.CrossSign(cert, old.Certificate, oldKey, now); err == nil {
 		cross = append(cross, ca.CrossCertificate{Root: i.ID, By: old.ID, Certificate: forward})
 	} else if !errors.Is(err, ca.IsKind(ca.KindKey)) {
 		return nil, err
@@ -191,27 +177,19 @@ func (f *rootRollover) make(ctx context.Context, l *localIssuers) (*ca.Issuer, e
 	return &i, l.add(ctx, "issuer.create", i, crl, cross...)
 }
 
-// sign makes the key and the certificate.
-func (f *rootRollover) sign(ctx context.Context, d dataDir) (*newRoot, error) {
-	n := &newRoot{}
-	var err error
+// makeKey makes the key, in a file or in a key store.
+func (f *rootRollover) makeKey(ctx context.Context, d dataDir) (newKey, error) {
+	kind := ca.KeyAlgorithm(f.algorithm)
 	if f.keyKMS != "" {
-		n.key, _, err = ca.Keyring{PIN: pinOfTokens()}.Make(ctx, f.keyKMS, "fleetca-"+f.plan.ID, ca.KeyAlgorithm(f.algorithm))
-	} else {
-		var passphrase []byte
-		if passphrase, err = d.readPassphrase(f.passphraseFile); err != nil {
-			return nil, err
-		}
-		n.key, err = ca.CreateKeyFile(ctx, f.keyOut, passphrase, ca.KeyAlgorithm(f.algorithm))
-		if errors.Is(err, os.ErrExist) {
-			err = hinted(err, "it is in the way and is not overwritten: choose another --new-key-out")
-		}
+		key, _, err := ca.Keyring{PIN: pinOfTokens()}.Make(ctx, f.keyKMS, "fleetca-"+f.plan.ID, kind)
+		return newKey{key, "", ""}, err
 	}
+	passphrase, err := d.readPassphrase(f.passphraseFile)
 	if err != nil {
-		return nil, err
+		return newKey{}, err
 	}
-	n.cert, err = ca.SignRoot(f.plan, n.key, time.Now())
-	return n, err
+	key, err := ca.CreateKeyFile(ctx, f.keyOut, passphrase, kind)
+	return newKey{key, "", f.keyOut}, inTheWay(err, "choose another --new-key-out")
 }
 
 func newIssuerReadinessCommand(flags *clientFlags) *cobra.Command {

@@ -76,11 +76,8 @@ func newRootCeremonyCommand() *cobra.Command {
 				}
 			}
 			t, err := plan.Hold(cmd.Context(), cfg)
-			if errors.Is(err, os.ErrExist) {
-				err = hinted(err, "it is in the way and is not overwritten; nothing was changed")
-			}
 			if err != nil {
-				return err
+				return inTheWay(err, "move it, or name another; nothing was changed")
 			}
 			return printTranscript(cmd, out, t)
 		},
