@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 
@@ -40,7 +41,7 @@ func newAuditRulesCommand(flags *clientFlags) *cobra.Command {
 	}
 }
 
-// maxFindingsShown is how many findings are listed; all are counted.
+// maxFindingsShown is how many findings a table lists; all are counted.
 const maxFindingsShown = 1000
 
 func newAuditCertificatesCommand(flags *clientFlags) *cobra.Command {
@@ -53,8 +54,8 @@ the ledger says of it, its issuer's chain, the version of the profile that it wa
 issued under, and the rules of RFC 5280 that "fleetca audit rules" lists. Nothing is
 changed. It fails when something is found.
 
-It takes about as long as listing them: a few thousand a second. With --csv it
-prints each finding as a line, with --json all in one object.`,
+It takes about as long as listing them: a few thousand a second. A table lists the
+first 1000 findings; with --csv each is a line, with --json all are in one object.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := flags.open()
@@ -66,7 +67,11 @@ prints each finding as a line, with --json all in one object.`,
 			if err != nil {
 				return clientError(err)
 			}
-			report, err := a.run(cmd.Context(), f)
+			listed := math.MaxInt
+			if flags.listing() == asTable {
+				listed = maxFindingsShown
+			}
+			report, err := a.run(cmd.Context(), f, listed)
 			if err != nil {
 				return clientError(err)
 			}
@@ -142,11 +147,12 @@ type auditReport struct {
 	Looked   int64                   `json:"looked"`
 	Found    int64                   `json:"found"`
 	Rules    map[string]int64        `json:"rules"`    // findings by rule
-	Findings []ca.CertificateFinding `json:"findings"` // the first of them
+	Findings []ca.CertificateFinding `json:"findings"` // all of them, but for a table
 }
 
-// run looks at every certificate that the filter lets through.
-func (a *storeAudit) run(ctx context.Context, f enroll.CertificateFilter) (*auditReport, error) {
+// run looks at every certificate that the filter lets through, and lists so many
+// findings.
+func (a *storeAudit) run(ctx context.Context, f enroll.CertificateFilter, listed int) (*auditReport, error) {
 	report := &auditReport{Rules: map[string]int64{}, Findings: []ca.CertificateFinding{}}
 	for c, err := range a.client.Certificates(ctx, f) {
 		if err != nil {
@@ -160,7 +166,7 @@ func (a *storeAudit) run(ctx context.Context, f enroll.CertificateFilter) (*audi
 		for _, one := range a.Certificate(c, p) {
 			report.Found++
 			report.Rules[one.Rule]++
-			if len(report.Findings) < maxFindingsShown {
+			if len(report.Findings) < listed {
 				report.Findings = append(report.Findings, one)
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"database/sql"
 	"encoding/json"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -49,5 +51,27 @@ func TestAuditCertificates(t *testing.T) {
 	}
 	if report.Found != 3 || len(report.Findings) != 3 {
 		t.Errorf("%d findings: %+v", report.Found, report.Findings)
+	}
+
+	// More than a table lists.
+	if _, err := db.Exec(`INSERT INTO certificates (serial, recorded_at, sha256, subject, names, issuer_id, profile, holder_kind, holder_id, status, reason, revoked_at, not_before, not_after, key_sha256, cdp, der)
+		WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)
+		SELECT printf('%032x', n), recorded_at, sha256, subject, names, issuer_id, profile, holder_kind, holder_id, status, reason, revoked_at, not_before, not_after, key_sha256, cdp, der
+		FROM n, certificates WHERE holder_id = 'audited-1'`, maxFindingsShown); err != nil {
+		t.Fatal(err)
+	}
+	text, _, _ = fleetca(t, audit...)
+	report = auditReport{}
+	if err := json.Unmarshal([]byte(text), &report); err != nil || report.Found <= maxFindingsShown || int64(len(report.Findings)) != report.Found {
+		t.Errorf("--json has %d of %d findings, %v", len(report.Findings), report.Found, err)
+	}
+	audit[slices.Index(audit, "--json")] = "--csv"
+	text, _, _ = fleetca(t, audit...)
+	if lines := int64(strings.Count(text, "\n")); lines != report.Found+1 {
+		t.Errorf("--csv has %d lines for %d findings", lines, report.Found)
+	}
+	text, _, _ = fleetca(t, slices.DeleteFunc(audit, func(arg string) bool { return arg == "--csv" })...)
+	if lines := int64(strings.Count(text, "\n")); lines > maxFindingsShown+10 || !strings.Contains(text, "not listed") {
+		t.Errorf("the table has %d lines", lines)
 	}
 }
