@@ -66,24 +66,35 @@ func (d dataDir) databaseURL(asked string) string {
 }
 
 // errNoPassphrase says that nothing names a passphrase.
-var errNoPassphrase = errors.New("there is none")
+var errNoPassphrase = errors.New("the passphrase is missing")
+
+const hintPassphrase = "give --passphrase-file FILE, or set FLEETCA_PASSPHRASE"
 
 // readPassphrase returns the passphrase of the key files: from the file given,
 // FLEETCA_PASSPHRASE, or the file that init made, in this order.
 func (d dataDir) readPassphrase(file string) ([]byte, error) {
-	given := file != ""
-	if !given {
+	if file != "" || os.Getenv("FLEETCA_PASSPHRASE") != "" {
+		return givenPassphrase(file)
+	}
+	text, err := givenPassphrase(d.passphrase())
+	if errors.Is(err, os.ErrNotExist) {
+		err = usageError(fmt.Errorf("%w: there is no %s", errNoPassphrase, d.passphrase()), hintPassphrase)
+	}
+	return text, err
+}
+
+// givenPassphrase returns the passphrase in a file, or FLEETCA_PASSPHRASE where
+// none is given.
+func givenPassphrase(file string) ([]byte, error) {
+	if file == "" {
 		if text := os.Getenv("FLEETCA_PASSPHRASE"); text != "" {
 			return []byte(text), nil
 		}
-		file = d.passphrase()
+		return nil, usageError(errNoPassphrase, hintPassphrase)
 	}
 	text, err := os.ReadFile(file)
-	if !given && errors.Is(err, os.ErrNotExist) {
-		err = fmt.Errorf("%w: %w", errNoPassphrase, err)
-	}
 	if err != nil {
-		return nil, usageError(fmt.Errorf("read the passphrase: %w", err), "give --passphrase-file FILE, or set FLEETCA_PASSPHRASE")
+		return nil, usageError(fmt.Errorf("read the passphrase: %w", err), hintPassphrase)
 	}
 	text = bytes.TrimRight(text, "\r\n")
 	if len(text) == 0 {

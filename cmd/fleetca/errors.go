@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
+	"regexp"
 
 	"github.com/fleetca/fleetca/ca"
 )
@@ -65,8 +67,33 @@ func exitCode(err error) int {
 	return exitFail
 }
 
-// hintOf returns the hint that err carries, or "".
+// hintOf returns the hint that err carries, for a person; or "".
 func hintOf(err error) string {
+	return callInHint.ReplaceAllStringFunc(rawHint(err), func(call string) string { return cmp.Or(commandOf[call], call) })
+}
+
+// callInHint is a call of the REST API that a hint tells a program to make, and
+// commandOf the command that a person runs for it, where there is one.
+var (
+	callInHint = regexp.MustCompile(`GET /api/v1/[^\s;,]+`)
+	commandOf  = map[string]string{
+		"GET /api/v1/brokers":                   "fleetca broker list",
+		"GET /api/v1/certificates":              "fleetca cert list",
+		"GET /api/v1/certificates/SERIAL":       "fleetca cert show SERIAL",
+		"GET /api/v1/devices":                   "fleetca device list",
+		"GET /api/v1/devices?q=":                "fleetca device list TERM",
+		"GET /api/v1/issuers":                   "fleetca issuer list",
+		"GET /api/v1/manufacturers":             "fleetca manufacturer list",
+		"GET /api/v1/manufacturers/ID/manifest": "fleetca manufacturer devices ID",
+		"GET /api/v1/profiles":                  "fleetca profile list",
+		"GET /api/v1/tokens":                    "fleetca token list",
+		"GET /api/v1/users":                     "fleetca user list",
+		"GET /api/v1/work-orders":               "fleetca order list",
+		"GET /api/v1/work-orders/ID/tokens":     "fleetca token list --work-order ID",
+	}
+)
+
+func rawHint(err error) string {
 	if e, ok := errors.AsType[*commandError](err); ok {
 		return e.hint
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -26,6 +27,9 @@ A mistake anywhere refuses the file before anything is sent. Lines that are ther
 already are passed over, so that an interrupted command is run again.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if file == "" {
+				return usageError(errors.New("--csv is missing"), "name a CSV file: "+enroll.ManifestHint)
+			}
 			parts, err := readManifest(file)
 			if err != nil {
 				return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -28,6 +29,9 @@ certificate to the listener for machines, and enrolls without a token: once, or
 with --reenroll again, which revokes what it held as superseded.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if file == "" {
+				return usageError(errors.New("--cert is missing"), "name a PEM file with the certificate of the manufacturer's authority")
+			}
 			text, err := os.ReadFile(file)
 			if err != nil {
 				return usageError(err, "--cert names a PEM file with the certificate of the manufacturer's authority")

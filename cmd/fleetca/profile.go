@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -165,7 +166,7 @@ func printVersions(cmd *cobra.Command, flags *clientFlags, c *client.Client, nam
 		{"CHANGES", func(v *enroll.ProfileVersion) string {
 			all := make([]string, len(v.Changes))
 			for i, c := range v.Changes {
-				all[i] = fmt.Sprintf("%s: %s -> %s", c.Field, or(c.Before, "none"), or(c.After, "none"))
+				all[i] = fmt.Sprintf("%s: %s -> %s", c.Field, cmp.Or(c.Before, "none"), cmp.Or(c.After, "none"))
 			}
 			return strings.Join(all, "; ")
 		}},

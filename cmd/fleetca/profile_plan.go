@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -15,14 +16,6 @@ import (
 )
 
 const day24 = 24 * time.Hour
-
-// or returns the first text that is not empty.
-func or(text, instead string) string {
-	if text == "" {
-		return instead
-	}
-	return text
-}
 
 // printPlan writes what a change of a profile does, or did.
 func printPlan(cmd *cobra.Command, flags *clientFlags, plan *enroll.ProfilePlan) error {
@@ -72,7 +65,7 @@ func printChanges(out io.Writer, changes []ca.ProfileChange) error {
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "FIELD\tBEFORE\tAFTER\tWIDENS")
 	for _, c := range changes {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", c.Field, printable(or(c.Before, "-")), printable(or(c.After, "-")), map[bool]string{true: "yes"}[c.Widens])
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", c.Field, printable(cmp.Or(c.Before, "-")), printable(cmp.Or(c.After, "-")), map[bool]string{true: "yes"}[c.Widens])
 	}
 	return tw.Flush()
 }

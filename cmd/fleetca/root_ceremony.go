@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -66,12 +67,12 @@ func newRootCeremonyCommand() *cobra.Command {
 			}
 			cfg := ca.CeremonyConfig{Plan: text, Dir: filepath.Dir(args[0]), Out: out, PIN: pinOfTokens(), Program: programVersion(), Now: time.Now}
 			if keyInFile(plan.Root.Key) {
-				if cfg.Passphrase, err = dataDir("").readPassphrase(passphraseFile); err != nil {
+				if cfg.Passphrase, err = givenPassphrase(passphraseFile); err != nil {
 					return err
 				}
 			}
 			if plan.CrossSign != nil && keyInFile(plan.CrossSign.Key) {
-				if cfg.Other, err = dataDir("").readPassphrase(firstOf(otherFile, passphraseFile)); err != nil {
+				if cfg.Other, err = givenPassphrase(cmp.Or(otherFile, passphraseFile)); err != nil {
 					return err
 				}
 			}
@@ -92,13 +93,6 @@ func newRootCeremonyCommand() *cobra.Command {
 // keyInFile reports whether a plan's key is a file, which a passphrase opens.
 func keyInFile(key string) bool {
 	return key != "" && (!strings.Contains(key, ":") || ca.IsKeyFile(key))
-}
-
-func firstOf(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 func newRootCeremonyVerifyCommand() *cobra.Command {
@@ -124,12 +118,31 @@ agree with itself.`,
 			if err != nil {
 				return hinted(fmt.Errorf("%s does not verify: %w", args[0], err), "use nothing of it; ask those who were there for their copy")
 			}
-			return printTranscript(cmd, args[0], t)
+			if err := printTranscript(cmd, args[0], t); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "\nThe folder agrees with %s.\n", strings.Join(against(fingerprint, planFile), " and "))
+			if fingerprint == "" {
+				fmt.Fprintln(cmd.OutOrStdout(), "Whose root it is was not verified: give --root-sha256 as it was written down.")
+			}
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&planFile, "plan", "", "the plan that was reviewed")
 	cmd.Flags().StringVar(&fingerprint, "root-sha256", "", "the root's SHA-256, as it was written down")
 	return cmd
+}
+
+// against says what a ceremony's folder was held against.
+func against(fingerprint, plan string) []string {
+	all := []string{"itself"}
+	if fingerprint != "" {
+		all = append(all, "the root's SHA-256 that was given")
+	}
+	if plan != "" {
+		all = append(all, "the plan "+plan)
+	}
+	return all
 }
 
 // printTranscript shows what a ceremony gave.

@@ -20,7 +20,10 @@ import (
 // could not bear.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, testscript.Params{Dir: filepath.Join("testdata", "local")})
+	testscript.Run(t, testscript.Params{
+		Dir:  filepath.Join("testdata", "local"),
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"setmatch": setMatch},
+	})
 }
 
 func TestServerScripts(t *testing.T) {
