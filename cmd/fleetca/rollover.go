@@ -198,7 +198,8 @@ func newIssuerReadinessCommand(flags *clientFlags) *cobra.Command {
 		Use: "readiness ISSUER", Short: "Say who would be left behind by a step of a root's roll-over",
 		Long: `Say which devices and brokers have not confirmed the trust bundle that has an
 issuer's root (--step switch), or hold certificates below it (--step drop). They
-confirm by enrolling, renewing, or by an acknowledgement over the REST API.`,
+confirm by enrolling, renewing, or by an acknowledgement over the REST API. The
+certificates of servers are not looked at: they are replaced by themselves.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := flags.open()
@@ -266,7 +267,12 @@ func newIssuerApproveCommand(flags *clientFlags) *cobra.Command {
 
 func newIssuerDropCommand(flags *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use: "drop ROOT", Short: "Take a root out of the trust bundle, once nobody would be left behind", Args: cobra.ExactArgs(1),
+		Use: "drop ROOT", Short: "Take a root out of the trust bundle, once no device or broker would be left behind",
+		Long: `Take a root out of the trust bundle, once no device and no broker would be left
+behind: fleetca issuer readiness ROOT --step drop. Servers do not count: each gets
+another certificate for itself within a minute of the drop. A client that has
+the new trust bundle already may refuse a server until then, and tries again.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := flags.open()
 			if err != nil {
