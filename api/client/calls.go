@@ -175,7 +175,7 @@ func (c *Client) ActivateIssuer(ctx context.Context, id string, opts ...Option) 
 // Readiness says who would be left behind by a step of the roll-over of an
 // issuer's root.
 func (c *Client) Readiness(ctx context.Context, issuer string, step enroll.RolloverStep) (*enroll.Readiness, error) {
-	return fetch[enroll.Readiness](ctx, c, at("issuers", issuer, "readiness")+"?step="+string(step))
+	return fetch[enroll.Readiness](ctx, c, at("issuers", issuer, "readiness")+"?"+values("step", step).Encode())
 }
 
 // ApproveRollover allows a step of a root's roll-over in spite of stragglers.
@@ -201,18 +201,17 @@ func (c *Client) TrustBundleOf(ctx context.Context, generation int64) (*enroll.T
 // AcknowledgeTrust notes that a device has taken a trust bundle; a device may say
 // so of itself.
 func (c *Client) AcknowledgeTrust(ctx context.Context, device string, generation int64, opts ...Option) (*enroll.Device, error) {
-	in := struct {
-		Generation int64 `json:"generation"`
-	}{generation}
-	return send[enroll.Device](ctx, c, at("devices", device, "acknowledgement"), in, opts)
+	return send[enroll.Device](ctx, c, at("devices", device, "acknowledgement"), acknowledgement{generation}, opts)
+}
+
+// An acknowledgement says which generation of the trust bundle was taken.
+type acknowledgement struct {
+	Generation int64 `json:"generation"`
 }
 
 // AcknowledgeBrokerTrust notes that a broker has taken the CAs of a trust bundle.
 func (c *Client) AcknowledgeBrokerTrust(ctx context.Context, broker string, generation int64, opts ...Option) (*enroll.Broker, error) {
-	in := struct {
-		Generation int64 `json:"generation"`
-	}{generation}
-	return send[enroll.Broker](ctx, c, at("brokers", broker, "acknowledgement"), in, opts)
+	return send[enroll.Broker](ctx, c, at("brokers", broker, "acknowledgement"), acknowledgement{generation}, opts)
 }
 
 // RetireIssuer makes an issuer sign CRLs alone.
