@@ -9,11 +9,17 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-const selectWorkOrder = `SELECT id, product, quantity, issued, profile, state, created_at, full_at, site FROM work_orders`
+const (
+	orderColumns    = `o.id, o.product, o.quantity, o.issued, o.profile, o.state, o.created_at, o.full_at, o.site`
+	selectWorkOrder = `SELECT ` + orderColumns + ` FROM work_orders o`
+)
 
-func scanWorkOrder(row scanner) (*enroll.WorkOrder, error) {
+func scanWorkOrder(row scanner) (*enroll.WorkOrder, error) { return scanOrderAnd(row) }
+
+// scanOrderAnd reads a work order, and more that follows it in the row.
+func scanOrderAnd(row scanner, more ...any) (*enroll.WorkOrder, error) {
 	o := &enroll.WorkOrder{}
-	return o, row.Scan(&o.ID, &o.Product, &o.Quantity, &o.Issued, &o.Profile, &o.State, atTime{&o.CreatedAt}, atSome{&o.FullAt}, &o.Site)
+	return o, row.Scan(append([]any{&o.ID, &o.Product, &o.Quantity, &o.Issued, &o.Profile, &o.State, atTime{&o.CreatedAt}, atSome{&o.FullAt}, &o.Site}, more...)...)
 }
 
 const selectEnrollmentToken = `SELECT id, hash, work_order, device_id, renews, uses, used, expires_at, created_at FROM enrollment_tokens`
@@ -52,10 +58,8 @@ func (s *Store) WorkOrder(ctx context.Context, id string) (*enroll.WorkOrder, er
 func (s *Store) ProfiledOrder(ctx context.Context, id string) (*enroll.WorkOrder, *enroll.StoredProfile, error) {
 	p := &enroll.StoredProfile{}
 	o, err := one(ctx, s.db, func(row scanner) (*enroll.WorkOrder, error) {
-		o := &enroll.WorkOrder{}
-		return o, row.Scan(&o.ID, &o.Product, &o.Quantity, &o.Issued, &o.Profile, &o.State, atTime{&o.CreatedAt}, atSome{&o.FullAt}, &o.Site,
-			&p.Version, &p.Body)
-	}, `SELECT o.id, o.product, o.quantity, o.issued, o.profile, o.state, o.created_at, o.full_at, o.site, COALESCE(p.version, 0), COALESCE(p.body, '')
+		return scanOrderAnd(row, &p.Version, &p.Body)
+	}, `SELECT `+orderColumns+`, COALESCE(p.version, 0), COALESCE(p.body, '')
 		FROM work_orders o LEFT JOIN profiles p ON p.name = o.profile AND p.version = (SELECT MAX(version) FROM profiles n WHERE n.name = o.profile)
 		WHERE o.id = $1`, id)
 	switch {
