@@ -271,8 +271,9 @@ type IssuerStore interface {
 	// of roots among them, in one transaction; KindConflict when an id is taken.
 	AddIssuers(ctx context.Context, issuers []ca.Issuer, crls []*ca.CRL, cross []ca.CrossCertificate, c Change) error
 	// SetIssuerState moves an issuer from one of some states to another:
-	// KindConflict when it is in none of them. A root that becomes active makes
-	// the one that was retired.
+	// KindConflict when it is in none of them, and for an active one whose root is
+	// not in the trust bundle. A root that becomes active makes the one that was
+	// retired: there is one, whoever else activates another.
 	SetIssuerState(ctx context.Context, id string, from []ca.IssuerState, to ca.IssuerState, c Change) error
 	// ImportCRL stores a CRL that was signed elsewhere: KindConflict unless its
 	// number is above every one of the issuer's.
@@ -309,7 +310,8 @@ type TrustStore interface {
 	// first. The first is made with the first issuers.
 	TrustGenerations(ctx context.Context) ([]TrustGeneration, error)
 	// SaveTrustGeneration stores the one after the newest: KindConflict for any
-	// other. Roots in it that are created become published.
+	// other, and for one without a root that is active or has an active issuer
+	// below it. Roots in it that are created become published.
 	SaveTrustGeneration(ctx context.Context, g TrustGeneration, c Change) error
 	CrossCertificates(ctx context.Context) ([]ca.CrossCertificate, error)
 	// AddCrossCertificates replaces those of the same root by the same other.

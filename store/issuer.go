@@ -3,8 +3,8 @@ package store
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
@@ -44,6 +44,9 @@ func (s *Store) CreateIssuers(ctx context.Context, issuers []ca.Issuer, crls []*
 // AddIssuers implements enroll.IssuerStore.
 func (s *Store) AddIssuers(ctx context.Context, issuers []ca.Issuer, crls []*ca.CRL, cross []ca.CrossCertificate, c enroll.Change) error {
 	return s.change(ctx, "add issuers", c, func(ctx context.Context, q tx) error {
+		if _, err := lockHierarchy(ctx, q); err != nil {
+			return err
+		}
 		if err := insertIssuers(ctx, q, issuers, crls); err != nil {
 			return err
 		}
@@ -103,28 +106,29 @@ func (s *Store) ImportCRL(ctx context.Context, crl *ca.CRL, c enroll.Change) err
 // SetIssuerState implements enroll.IssuerStore.
 func (s *Store) SetIssuerState(ctx context.Context, id string, from []ca.IssuerState, to ca.IssuerState, c enroll.Change) error {
 	return s.change(ctx, "set issuer state", c, func(ctx context.Context, q tx) error {
-		states := make([]ca.IssuerState, 3)
-		copy(states, from)
-		n, err := q.exec(ctx, `UPDATE issuers SET state = $2 WHERE id = $1 AND state IN ($3, $4, $5)`, id, to, states[0], states[1], states[2])
+		h, err := lockHierarchy(ctx, q)
 		if err != nil {
 			return err
 		}
-		if n == 1 && to == ca.IssuerActive { // one root is active
-			_, err := q.exec(ctx, `UPDATE issuers SET state = 'retired' WHERE purpose = 'root' AND state = 'active' AND id <> $1
-				AND EXISTS (SELECT 1 FROM issuers WHERE id = $1 AND purpose = 'root')`, id)
-			return err
-		}
-		if n == 1 {
-			return nil
-		}
-		state, err := value[ca.IssuerState](ctx, q, `SELECT state FROM issuers WHERE id = $1`, id)
+		i := h.find(id)
 		switch {
-		case errors.Is(err, errNoRows):
+		case i == nil:
 			return notFound("issuer", "issuer", id)
-		case err != nil:
-			return err
+		case !slices.Contains(from, i.state):
+			return conflict("issuer", "fleetca issuer list shows the states", "issuer %q is %s, and cannot become %s", id, i.state, to)
 		}
-		return conflict("issuer", "fleetca issuer list shows the states", "issuer %q is %s, and cannot become %s", id, state, to)
+		if to == ca.IssuerActive {
+			if err := h.checkTrusted(*i); err != nil {
+				return err
+			}
+		}
+		if to == ca.IssuerActive && i.purpose == ca.PurposeRoot { // one root is active
+			if _, err := q.exec(ctx, `UPDATE issuers SET state = 'retired' WHERE purpose = 'root' AND state = 'active'`); err != nil {
+				return err
+			}
+		}
+		_, err = q.exec(ctx, `UPDATE issuers SET state = $2 WHERE id = $1`, id, to)
+		return err
 	})
 }
 

@@ -69,6 +69,10 @@ func TestPostgres(t *testing.T) {
 			t.Parallel()
 			testPostgresReplicas(t, database(t))
 		})
+		t.Run("hierarchy", func(t *testing.T) {
+			t.Parallel()
+			testPostgresHierarchy(t, database(t))
+		})
 		t.Run("dead replica", func(t *testing.T) {
 			t.Parallel()
 			testPostgresDeadReplica(t, database(t))
@@ -301,6 +305,64 @@ func testPostgresReplicas(t *testing.T, url string) {
 	}
 	if issued != 40 || order.Issued != 40 {
 		t.Errorf("%d issued, the order says %d; want 40", issued, order.Issued)
+	}
+}
+
+// I16: what two replicas do to the hierarchy at once is as if one came after the
+// other: an id and a place are taken once, and one root is active.
+func testPostgresHierarchy(t *testing.T, url string) {
+	stores := []*Store{openAt(t, url), openAt(t, url)}
+	fill(t, stores[0])
+	all, err := stores[0].Issuers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := func(id string) ca.Issuer {
+		return ca.Issuer{ID: id, Purpose: ca.PurposeRoot, State: ca.IssuerCreated, Certificate: all[0].Certificate, Parent: id}
+	}
+	both := func(do func(n int, s *Store) error) (errs [2]error) {
+		var done sync.WaitGroup
+		for n, s := range stores {
+			done.Go(func() { errs[n] = do(n, s) })
+		}
+		done.Wait()
+		return errs
+	}
+	roots := []string{"root"}
+	for round := range 20 {
+		ids := []string{fmt.Sprint("a", round), fmt.Sprint("b", round)}
+		for _, err := range both(func(n int, s *Store) error {
+			return s.AddIssuers(t.Context(), []ca.Issuer{root(ids[n])}, nil, nil, someChange())
+		}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		errs := both(func(_ int, s *Store) error {
+			return s.AddIssuers(t.Context(), []ca.Issuer{root(fmt.Sprint("same", round))}, nil, nil, someChange())
+		})
+		if refused := errors.Join(errs[:]...); (errs[0] == nil) == (errs[1] == nil) || !strings.Contains(refused.Error(), "already") {
+			t.Fatalf("the same id twice: %v", errs)
+		}
+		roots = append(roots, ids...)
+		if err := stores[0].SaveTrustGeneration(t.Context(), enroll.TrustGeneration{Generation: int64(round + 2), CreatedAt: time.Now(), Roots: roots}, someChange()); err != nil {
+			t.Fatal(err)
+		}
+		for _, err := range both(func(n int, s *Store) error {
+			return s.SetIssuerState(t.Context(), ids[n], []ca.IssuerState{ca.IssuerPublished}, ca.IssuerActive, someChange())
+		}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for what, query := range map[string]string{
+			"active roots":                `SELECT count(*) FROM issuers WHERE purpose = 'root' AND state = 'active'`,
+			"places taken twice, and one": `SELECT 1 + count(*) - count(DISTINCT ordinal) FROM issuers`,
+		} {
+			if n, err := value[int64](t.Context(), stores[0].db, query); err != nil || n != 1 {
+				t.Fatalf("round %d: %d %s, %v", round, n, what, err)
+			}
+		}
 	}
 }
 

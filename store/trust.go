@@ -14,22 +14,29 @@ import (
 
 // TrustGenerations implements enroll.TrustStore.
 func (s *Store) TrustGenerations(ctx context.Context) ([]enroll.TrustGeneration, error) {
-	all, err := collect(ctx, s.db, func(row scanner) (g enroll.TrustGeneration, err error) {
-		err = row.Scan(&g.Generation, atTime{&g.CreatedAt}, fromJSON{&g.Roots})
-		return g, err
-	}, `SELECT generation, created_at, roots FROM trust_bundles ORDER BY generation`)
+	all, err := collect(ctx, s.db, scanTrust, selectTrust+` ORDER BY generation`)
 	return all, s.explain("read trust bundles", err)
+}
+
+const selectTrust = `SELECT generation, created_at, roots FROM trust_bundles`
+
+func scanTrust(row scanner) (g enroll.TrustGeneration, err error) {
+	err = row.Scan(&g.Generation, atTime{&g.CreatedAt}, fromJSON{&g.Roots})
+	return g, err
 }
 
 // SaveTrustGeneration implements enroll.TrustStore.
 func (s *Store) SaveTrustGeneration(ctx context.Context, g enroll.TrustGeneration, c enroll.Change) error {
 	return s.change(ctx, "save trust bundle", c, func(ctx context.Context, q tx) error {
-		newest, err := value[int64](ctx, q, `SELECT COALESCE(MAX(generation), 0) FROM trust_bundles`)
+		h, err := lockHierarchy(ctx, q)
 		if err != nil {
 			return err
 		}
-		if g.Generation != newest+1 {
-			return conflict("", "look again, and repeat it", "the trust bundle has changed: it is generation %d", newest)
+		if g.Generation != h.generation+1 {
+			return conflict("", "look again, and repeat it", "the trust bundle has changed: it is generation %d", h.generation)
+		}
+		if err := h.checkDropped(g.Roots); err != nil {
+			return err
 		}
 		if err := insertTrust(ctx, q, g); err != nil {
 			return err

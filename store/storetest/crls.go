@@ -331,6 +331,9 @@ var issuerTests = []test{
 		cert := selfSigned(f.T)
 		add := func(id string, purpose ca.Purpose) error {
 			i := ca.Issuer{ID: id, Purpose: purpose, State: ca.IssuerCreated, Certificate: cert, Parent: "root", Product: "pump", Site: "hall", Domain: "fleet.example"}
+			if purpose == ca.PurposeRoot {
+				i.Parent = id
+			}
 			crl := f.crl(7, f.now, true)
 			crl.IssuerID = id
 			return f.store.AddIssuers(f.ctx, []ca.Issuer{i}, []*ca.CRL{crl}, nil, f.change("issuer.create", "issuer:"+id))
@@ -367,7 +370,12 @@ var issuerTests = []test{
 		if got := states(); got != "root active; devices active; pumps active; root-2 created; middle created; " {
 			f.Fatal(got)
 		}
-		f.must(move("root-2", ca.IssuerActive, ca.IssuerCreated)) // one root is active
+		f.unchanged(func() { f.wantKind(move("root-2", ca.IssuerActive, ca.IssuerCreated), enroll.KindConflict) })
+		f.must(f.store.SaveTrustGeneration(f.ctx, f.generation(2, "root", "root-2"), f.change("trust.add", "issuer:root-2")))
+		if got := states(); got != "root active; devices active; pumps active; root-2 published; middle created; " {
+			f.Fatal(got)
+		}
+		f.must(move("root-2", ca.IssuerActive, ca.IssuerPublished)) // one root is active
 		if got := states(); got != "root retired; devices active; pumps active; root-2 active; middle created; " {
 			f.Fatal(got)
 		}

@@ -32,7 +32,22 @@ var trustTests = []test{
 				f.wantKind(f.store.SaveTrustGeneration(f.ctx, f.generation(n, "root"), f.change("trust.drop", "issuer:root-2")), enroll.KindConflict)
 			}
 		})
-		f.must(f.store.SaveTrustGeneration(f.ctx, f.generation(3, "root-2"), f.change("trust.drop", "issuer:root")))
+		move := func(id string, to ca.IssuerState) error {
+			from := []ca.IssuerState{ca.IssuerPublished, ca.IssuerActive, ca.IssuerRetired}
+			return f.store.SetIssuerState(f.ctx, id, from, to, f.change("issuer."+string(to), "issuer:"+id))
+		}
+		drop := func() error {
+			return f.store.SaveTrustGeneration(f.ctx, f.generation(3, "root-2"), f.change("trust.drop", "issuer:root"))
+		}
+		f.unchanged(func() { f.wantKind(drop(), enroll.KindConflict) }) // root is active
+		f.must(move("root-2", ca.IssuerActive))
+		f.unchanged(func() { f.wantKind(drop(), enroll.KindConflict) }) // devices signs below it
+		f.must(move("devices", ca.IssuerRetired))
+		f.must(drop())
+		f.unchanged(func() { // which is for good
+			f.wantKind(move("root", ca.IssuerActive), enroll.KindConflict)
+			f.wantKind(move("devices", ca.IssuerActive), enroll.KindConflict)
+		})
 		all, err := f.store.TrustGenerations(f.ctx)
 		f.must(err)
 		if len(all) != 3 || !slices.Equal(all[0].Roots, []string{"root"}) || !slices.Equal(all[1].Roots, []string{"root", "root-2"}) || !slices.Equal(all[2].Roots, []string{"root-2"}) ||
@@ -41,7 +56,7 @@ var trustTests = []test{
 		}
 		issuers, err := f.store.Issuers(f.ctx)
 		f.must(err)
-		if issuers[2].ID != "root-2" || issuers[2].State != ca.IssuerPublished {
+		if issuers[2].ID != "root-2" || issuers[2].State != ca.IssuerActive || issuers[0].State != ca.IssuerRetired {
 			f.Fatalf("%+v", issuers[2])
 		}
 		f.must(f.store.AddCrossCertificates(f.ctx, cross[:1], f.change("issuer.cross", "issuer:root-2")))
