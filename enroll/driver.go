@@ -26,6 +26,9 @@ type BrokerDriver struct {
 	Here   bool      `json:"-"`      // it is the one that is asked
 }
 
+// LiveAt reports whether the server said so within 15 s before a time.
+func (d *BrokerDriver) LiveAt(now time.Time) bool { return now.Sub(d.SeenAt) < driverPatience }
+
 // waiting says for a person what is waited for.
 func (d *BrokerDriver) waiting() string {
 	return fmt.Sprintf("waits for server %s, which drives this broker and was last seen at %s", d.Server, d.SeenAt.UTC().Format(time.RFC3339))
@@ -87,7 +90,7 @@ func (s *Service) driversElsewhere(ctx context.Context) (map[string]*BrokerDrive
 	for i := range all {
 		d := &all[i]
 		if s.cfg.Drivers[d.Broker] == nil && d.Server != s.cfg.Server {
-			d.Live = s.now().Sub(d.SeenAt) < driverPatience
+			d.Live = d.LiveAt(s.now())
 			elsewhere[d.Broker] = d
 		}
 	}

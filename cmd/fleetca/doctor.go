@@ -52,9 +52,9 @@ func newDoctorCommand() *cobra.Command {
 		Use:   "doctor --data DIR",
 		Short: "Look for what is wrong, and say what mends it",
 		Long: `Look at an installation from its own machine: folder, clock, disk, database, keys,
-expiry, CRLs, whether the URLs in certificates answer, OCSP too, and whether every broker
-shows a certificate that devices will take. The server may run meanwhile, and
-should. Exit code 1 when something fails.`,
+expiry, CRLs, whether the URLs in certificates answer, OCSP too, whether the servers
+that drive brokers run, and whether every broker shows a certificate that devices will
+take. The server may run meanwhile, and should. Exit code 1 when something fails.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if data == "" {
@@ -93,7 +93,7 @@ func (d *doctor) examine(ctx context.Context) {
 	}{
 		{"folder", d.folder}, {"disk", d.disk}, {"database", d.openStore}, {"clock", d.clock},
 		{"keys", d.keys}, {"root key", d.rootKey}, {"expiry", d.expiry}, {"CRLs", d.crls},
-		{"status URLs", d.statusURLs}, {"OCSP", d.ocsp}, {"brokers", d.brokers},
+		{"status URLs", d.statusURLs}, {"OCSP", d.ocsp}, {"drivers", d.drivers}, {"brokers", d.brokers},
 	} {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		detail, err := c.look(ctx)
@@ -342,6 +342,27 @@ func fetchCRL(ctx context.Context, url string, issuer *x509.Certificate) error {
 		return fmt.Errorf("%s is not the issuer's CRL: %w", url, err)
 	}
 	return nil
+}
+
+// drivers looks for servers that are down and have brokers to drive.
+func (d *doctor) drivers(ctx context.Context) (string, error) {
+	if d.store == nil {
+		return "", errNeedsStore
+	}
+	all, err := d.store.BrokerDrivers(ctx)
+	if err != nil {
+		return "", err
+	}
+	var down []string
+	for _, driver := range all {
+		if driver.Live = driver.LiveAt(time.Now()); !driver.Live {
+			down = append(down, fmt.Sprintf("broker %s waits for %s", driver.Broker, driverText(&driver)))
+		}
+	}
+	if len(down) > 0 {
+		return "", warning{hinted(errors.New(strings.Join(down, "; ")), "start that server, or let another drive the broker: rotations and proofs of revocations wait")}
+	}
+	return fmt.Sprintf("%d brokers are driven by servers that run", len(all)), nil
 }
 
 // brokers looks at every broker up to its certificate. What it does with a
