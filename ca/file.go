@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // WriteNewFile writes a file that must not exist yet: it is there whole, or not
@@ -59,7 +60,7 @@ func ReplaceFile(path string, data []byte, mode fs.FileMode) error {
 
 // writeBeside writes a file for a path, in the same folder, and returns its own.
 func writeBeside(path string, data []byte, mode fs.FileMode) (string, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	f, err := os.CreateTemp(filepath.Dir(path), unfinished+"*")
 	if err != nil {
 		return "", err
 	}
@@ -69,6 +70,13 @@ func writeBeside(path string, data []byte, mode fs.FileMode) (string, error) {
 	}
 	return f.Name(), nil
 }
+
+// unfinished begins the names of files that are not in their place yet.
+const unfinished = ".new-"
+
+// IsUnfinished reports whether a name is that of a file that was not put in its
+// place: who wrote it was killed, or is at it.
+func IsUnfinished(name string) bool { return strings.HasPrefix(name, unfinished) }
 
 // SyncDir makes the names in a folder durable.
 func SyncDir(path string) error {

@@ -210,7 +210,7 @@ func (d dataDir) checkRoom() error {
 	var others []string
 	for _, e := range entries {
 		name := e.Name()
-		if name == "passphrase" || name == ".lock" || interrupted == nil && (name == ".restore" || slices.Contains(restored, name)) {
+		if name == "passphrase" || name == ".lock" || ca.IsUnfinished(name) || interrupted == nil && (name == ".restore" || slices.Contains(restored, name)) {
 			continue
 		}
 		others = append(others, name)
@@ -226,6 +226,9 @@ func (d dataDir) checkRoom() error {
 // filled, and only the marker outlived, is found to be done.
 func (d dataDir) beginRestore(b *store.Backup) (id string, resumed bool, err error) {
 	if err := d.checkRoom(); err != nil { // again, now that nobody else is at it
+		return "", false, err
+	}
+	if err := d.clearUnfinished(); err != nil {
 		return "", false, err
 	}
 	if text, err := os.ReadFile(d.restoreMarker()); err == nil {
@@ -246,6 +249,18 @@ func (d dataDir) beginRestore(b *store.Backup) (id string, resumed bool, err err
 		return "", resumed, err
 	}
 	return id, resumed, nil
+}
+
+// clearUnfinished removes files that a restore which was killed had not put in
+// their place.
+func (d dataDir) clearUnfinished() error {
+	entries, err := os.ReadDir(string(d))
+	for _, e := range entries {
+		if ca.IsUnfinished(e.Name()) {
+			err = errors.Join(err, os.Remove(d.path(e.Name())))
+		}
+	}
+	return err
 }
 
 // clearRestored removes what restore made, but for its marker.
