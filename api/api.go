@@ -37,8 +37,9 @@ type Config struct {
 	// when zero.
 	AuthBurst  int
 	AuthRefill time.Duration
-	// InFlight is how many requests a listener works on at the same time; what
-	// comes above that is shed with 503. 512 when zero.
+	// InFlight is how many calls a HTTPS listener works on at the same time; what
+	// comes above that is shed with 503. An eighth as many batches come on top.
+	// 512 when zero.
 	InFlight int
 	// BatchWorkers is how many items of one batch are enrolled at the same
 	// time; 16 when zero.
@@ -119,21 +120,27 @@ func (a *API) Machines() http.Handler { return a.rest("machines", true) }
 // rest routes the table of calls.
 func (a *API) rest(listener string, machines bool) http.Handler {
 	m := a.router(listener)
+	arriving := newArrivals()
 	if machines || a.pages == nil {
 		m.Get("/", a.getEntrance)
 	} else {
 		m.Handle("/api/*", http.HandlerFunc(a.nothingHere))
-		m.Mount("/", a.pages)
+		m.With(arriving.first(a, formLimit)).Mount("/", a.pages)
 	}
-	limited := m.With(a.shed)
+	limited := m.With(arriving.first(a, bodyLimit), a.shed(make(chan struct{}, a.inFlight)))
+	streaming := m.With(a.shed(make(chan struct{}, max(1, a.inFlight/batchShare))))
 	for i := range a.routes {
 		rt := &a.routes[i]
-		limited.Method(rt.Method, basePath+rt.Pattern, a.serve(rt, machines))
+		on := limited
+		if rt.Stream {
+			on = streaming
+		}
+		on.Method(rt.Method, basePath+rt.Pattern, a.serve(rt, machines))
 		if rt.Method == http.MethodGet {
-			m.Method(http.MethodHead, basePath+rt.Pattern, a.serve(rt, machines))
+			on.Method(http.MethodHead, basePath+rt.Pattern, a.serve(rt, machines))
 		}
 	}
-	m.Get(basePath, a.serve(&a.routes[0], machines)) // the index, without its slash
+	limited.Get(basePath, a.serve(&a.routes[0], machines)) // the index, without its slash
 	return m
 }
 
@@ -142,6 +149,8 @@ func (a *API) rest(listener string, machines bool) http.Handler {
 // and metrics.
 func (a *API) Status() http.Handler {
 	m := a.router("status")
+	shed := a.shed(make(chan struct{}, statusInFlight))
+	limited := m.With(shed)
 	for pattern, h := range map[string]http.HandlerFunc{
 		"/crl/{file}":          a.getCRL,
 		"/crl/{issuer}/{file}": a.getCRL,
@@ -150,10 +159,10 @@ func (a *API) Status() http.Handler {
 		"/trust-bundle.pem":    a.getTrustBundlePEM,
 		"/metrics":             a.getMetrics,
 	} {
-		m.Get(pattern, h)
-		m.Head(pattern, h)
+		limited.Get(pattern, h)
+		limited.Head(pattern, h)
 	}
-	return a.withOCSP(m)
+	return a.withOCSP(shed, m)
 }
 
 // router returns a router with what all listeners have: the middleware,

@@ -15,13 +15,15 @@
 //
 // # The way of a call
 //
-// Every call is a Route in one table, in routes.go, and takes these steps:
+// Every call is a Route in one table, in routes.go. Its body arrives, a batch's
+// aside; then it takes one of the listener's slots, or is shed (503); then it
+// takes these steps:
 //
 //  1. Who is it, and may they: the route's Rule. A route without a rule is
 //     open to nobody. Addresses that fail to authenticate too often wait (429).
 //  2. Query parameters and Idempotency-Key are read. An unknown parameter is
 //     an error: a filter with a typing error must not list everything.
-//  3. The body is read, up to the route's limit, and decoded strictly: a field
+//  3. The body, up to the route's limit, is decoded strictly: a field
 //     that is unknown, given twice or of another type is an error that names it.
 //  4. The handler calls one method of enroll.Service and returns an answer or
 //     an error. It writes nothing.

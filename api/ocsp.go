@@ -120,16 +120,19 @@ func matchesETag(list, etag string) bool {
 	return false
 }
 
-// withOCSP answers OCSP before anything else looks at a request.
-func (a *API) withOCSP(next http.Handler) http.Handler {
+// withOCSP answers OCSP, as far as shed lets it, before anything else looks at a
+// request.
+func (a *API) withOCSP(shed func(http.Handler) http.Handler, next http.Handler) http.Handler {
+	get := shed(http.HandlerFunc(a.getOCSP))
+	post := newArrivals().first(a, ca.MaxOCSPRequestSize+1)(shed(http.HandlerFunc(a.postOCSP)))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := r.URL.Path
 		under := strings.HasPrefix(path, ocspPath+"/")
 		switch {
 		case (r.Method == http.MethodGet || r.Method == http.MethodHead) && under && len(path) > len(ocspPath)+1:
-			a.getOCSP(w, r)
+			get.ServeHTTP(w, r)
 		case r.Method == http.MethodPost && (path == ocspPath || path == ocspPath+"/"):
-			a.postOCSP(w, r)
+			post.ServeHTTP(w, r)
 		default:
 			next.ServeHTTP(w, r)
 		}

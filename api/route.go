@@ -15,7 +15,8 @@ const basePath = "/api/v1"
 // Limits of bodies, in bytes.
 const (
 	bodyLimit = 64 << 10
-	itemLimit = 64 << 10 // one line of a batch; the batch itself has none
+	itemLimit = 64 << 10  // one line of a batch; the batch itself has none
+	formLimit = 256 << 10 // a form of the dashboard
 )
 
 // A Route is one call of the REST API: everything that serving it, testing it

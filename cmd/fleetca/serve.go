@@ -88,7 +88,7 @@ issuers are taken over, which happens by itself within seconds, too. SIGTERM sto
 	f.DurationVar(&cfg.sessionIdle, "session-idle", enroll.DefaultSessionIdle, "after how long without a request a session of the dashboard ends")
 	f.DurationVar(&cfg.sessionLife, "session-life", enroll.DefaultSessionLife, "after how long it ends anyway")
 	f.StringSliceVar(&secondFactor, "second-factor", nil, "roles whose users must set up a second factor, such as admin,security")
-	f.IntVar(&cfg.inFlight, "in-flight", 512, "requests that a listener works on at the same time; more are told to come again (503)")
+	f.IntVar(&cfg.inFlight, "in-flight", 512, "calls that a listener works on at the same time, and an eighth as many batches; more are told to come again (503)")
 	f.IntVar(&cfg.rolloverPercent, "rollover-percent", 100, "percentage of devices that must have a new trust bundle before a step of a root's roll-over is taken without an approval")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
