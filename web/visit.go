@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 
@@ -76,8 +77,15 @@ func (s *Site) serve(rt *route) http.HandlerFunc {
 	}
 }
 
-// handle takes the steps before the answer.
+// handle takes the steps before the answer, unless too many are being taken:
+// overload is shed, not queued (I28).
 func (s *Site) handle(v *visit) (answer, error) {
+	select {
+	case s.inFlight <- struct{}{}:
+		defer func() { <-s.inFlight }()
+	default:
+		return nil, &enroll.Later{After: time.Second, Err: ca.Errorf(enroll.KindUnavailable, "", "", "the dashboard is at its limit")}
+	}
 	if toSignIn, err := s.admit(v); toSignIn != nil || err != nil {
 		return toSignIn, err
 	}

@@ -29,6 +29,9 @@ type Config struct {
 	Now func() time.Time
 	// Watchers is how many live pages are served at the same time; 256 when zero.
 	Watchers int
+	// InFlight is how many requests are worked on at the same time, live pages
+	// aside; more are told to come again. 512 when zero.
+	InFlight int
 }
 
 // A Site makes the dashboard's handler. It is safe for concurrent use.
@@ -42,6 +45,7 @@ type Site struct {
 	mux      *chi.Mux
 	routes   map[string]*route // by method and pattern
 	watchers chan struct{}     // holds one for each live page
+	inFlight chan struct{}     // holds one for each request that is worked on
 }
 
 // New returns a Site. It panics when a template does not parse: they are part
@@ -56,9 +60,12 @@ func New(cfg Config) *Site {
 	if cfg.Watchers == 0 {
 		cfg.Watchers = 256
 	}
+	if cfg.InFlight == 0 {
+		cfg.InFlight = 512
+	}
 	s := &Site{
 		cfg: cfg, service: cfg.Service, log: cfg.Log, now: cfg.Now,
-		routes: map[string]*route{}, watchers: make(chan struct{}, cfg.Watchers),
+		routes: map[string]*route{}, watchers: make(chan struct{}, cfg.Watchers), inFlight: make(chan struct{}, cfg.InFlight),
 	}
 	static, err := fs.Sub(files, "static")
 	if err != nil {
@@ -70,7 +77,8 @@ func New(cfg Config) *Site {
 	return s
 }
 
-// Handler returns the handler of everything on the dashboard.
+// Handler returns the handler of everything on the dashboard. Bodies of its
+// requests must have arrived: it works on few at a time, and waits for none.
 func (s *Site) Handler() http.Handler { return s.mux }
 
 // router routes the table.
