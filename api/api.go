@@ -53,6 +53,7 @@ type API struct {
 	log      *slog.Logger
 	now      func() time.Time
 	workers  int
+	pause    time.Duration // see batchPause
 	inFlight int
 	registry *prometheus.Registry
 	metrics  *metrics
@@ -90,7 +91,7 @@ func New(cfg Config) *API {
 		cfg.BatchWorkers = 16
 	}
 	a := &API{
-		service: cfg.Service, pages: cfg.Pages, log: cfg.Log, now: cfg.Now, workers: cfg.BatchWorkers, inFlight: cfg.InFlight,
+		service: cfg.Service, pages: cfg.Pages, log: cfg.Log, now: cfg.Now, workers: cfg.BatchWorkers, pause: batchPause, inFlight: cfg.InFlight,
 		registry: cfg.Registry, metrics: newMetrics(cfg.Registry),
 		ready:    readiness{ask: cfg.Service.Ready},
 		unusable: cfg.Service.UnusableIssuers,

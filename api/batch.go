@@ -32,8 +32,8 @@ type BatchResult struct {
 	Problem *Problem `json:"problem,omitempty"`
 }
 
-// pause is how long either side of a batch may be silent or full.
-const pause = time.Minute
+// batchPause is how long either side of a batch may be silent or full.
+const batchPause = time.Minute
 
 // A line is one item on its way to a worker.
 type line struct {
@@ -58,20 +58,23 @@ func (a *API) postEnrollmentBatch(x *exchange) error {
 	}
 	ctx, cancel := context.WithCancel(x.ctx())
 	defer cancel()
-	reading, stopReading := context.WithCancel(ctx)
+	// Over HTTP/1.1 a read that fails ends ctx, and its result is still to come.
+	reading, stopReading := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReading()
 	defer context.AfterFunc(a.stopping, func() {
 		stopReading()
 		_ = control.SetReadDeadline(time.Now()) // wakes the reader
 	})()
 
+	var never time.Time
+	_ = control.SetWriteDeadline(never) // that of the listener is for one answer; see writeResults
 	lines := make(chan line)
 	results := make(chan BatchResult, a.workers)
 	var reader, workers sync.WaitGroup
 	reader.Go(func() {
 		defer close(lines)
-		_ = control.SetReadDeadline(time.Now().Add(pause))
-		readLines(reading, x.r.Body, lines, func() { _ = control.SetReadDeadline(time.Now().Add(pause)) })
+		_ = control.SetReadDeadline(time.Now().Add(a.pause))
+		readLines(reading, x.r.Body, lines, func() { _ = control.SetReadDeadline(time.Now().Add(a.pause)) })
 	})
 	for range a.workers {
 		workers.Go(func() {
@@ -85,15 +88,16 @@ func (a *API) postEnrollmentBatch(x *exchange) error {
 		close(results)
 	}()
 
-	err := writeResults(x.w, control, results)
+	err := a.writeResults(x.w, control, results)
 	if err != nil {
 		cancel()
+		stopReading()
 		_ = control.SetReadDeadline(time.Now()) // wakes the reader
 		for range results {                     // lets the workers end
 		}
 	}
 	reader.Wait()
-	_ = errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})) // the connection lives on
+	_ = errors.Join(control.SetReadDeadline(never), control.SetWriteDeadline(never)) // the connection lives on
 	if err == nil && a.stopping.Err() != nil {
 		err = errors.New("the server stops")
 	}
@@ -177,11 +181,13 @@ func (a *API) failedItem(ctx context.Context, index int, item BatchItem, err err
 	return BatchResult{Index: index, Status: p.Status, DeviceID: item.DeviceID, Problem: &p}
 }
 
-// writeResults writes the results as they come, and flushes when none waits.
-func writeResults(w http.ResponseWriter, control *http.ResponseController, results <-chan BatchResult) error {
+// writeResults writes the results as they come, and flushes when none waits. A
+// deadline holds while there is something to write alone: silence of the client
+// is its reader's to see, which then says so in a last result.
+func (a *API) writeResults(w http.ResponseWriter, control *http.ResponseController, results <-chan BatchResult) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	for r := range results {
-		_ = control.SetWriteDeadline(time.Now().Add(pause))
+		_ = control.SetWriteDeadline(time.Now().Add(a.pause))
 		if _, err := w.Write(encodeJSON(r)); err != nil {
 			return fmt.Errorf("write result %d: %w", r.Index, err)
 		}
@@ -191,6 +197,7 @@ func writeResults(w http.ResponseWriter, control *http.ResponseController, resul
 		if err := control.Flush(); err != nil {
 			return fmt.Errorf("flush result %d: %w", r.Index, err)
 		}
+		_ = control.SetWriteDeadline(time.Time{})
 	}
 	return nil
 }
