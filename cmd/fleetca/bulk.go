@@ -28,14 +28,19 @@ type bulkEnrollment struct {
 	pause  time.Duration // before the first try after a stream that brought nothing; doubled for each more
 
 	pending []rosterDevice // without an answer that holds, in their order
+	refused map[string]int // how often a device met what may pass; see deviceTries
 
 	mu      sync.Mutex
 	done    map[string]bool // devices with such an answer
 	outcome bulkOutcome
 }
 
-// bulkTries is how many streams in a row may bring nothing before it is given up.
-const bulkTries = 6
+// bulkTries is how many streams in a row may bring nothing before it is given up,
+// deviceTries how often one device is sent that meets a conflict or a broken server.
+const (
+	bulkTries   = 6
+	deviceTries = 4
+)
 
 // A bulkOutcome says what became of the devices.
 type bulkOutcome struct {
@@ -57,7 +62,7 @@ type bulkFailure struct {
 
 // run enrolls until every device is answered. Its error says why some are not.
 func (b *bulkEnrollment) run(ctx context.Context) error {
-	b.done = map[string]bool{}
+	b.done, b.refused = map[string]bool{}, map[string]int{}
 	for _, d := range b.pending {
 		if b.has(d) {
 			b.settle(d.DeviceID, func(o *bulkOutcome) { o.Kept++ })
@@ -87,7 +92,7 @@ func (b *bulkEnrollment) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(b.pause << max(0, fruitless-1)):
+		case <-time.After(max(b.pause<<max(0, fruitless-1), retryAfter(err))):
 		}
 	}
 	return nil
@@ -131,7 +136,15 @@ func passes(err error) bool {
 }
 
 func passingStatus(status int) bool {
-	return status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests
+	return status >= http.StatusInternalServerError || status == http.StatusTooManyRequests
+}
+
+// retryAfter is how long the server asked to be left alone.
+func retryAfter(err error) time.Duration {
+	if p, ok := errors.AsType[*client.Problem](err); ok {
+		return p.RetryAfter
+	}
+	return 0
 }
 
 // errOpen is why devices are open after a stream that ended well.
@@ -184,7 +197,7 @@ func (b *bulkEnrollment) answered(d rosterDevice, r client.BatchResult) error {
 	switch {
 	case d.DeviceID == "":
 		return nil // about a line that was cut off
-	case r.Problem != nil && passingStatus(r.Status):
+	case r.Problem != nil && b.mayPass(d.DeviceID, r):
 		return nil
 	case r.Problem != nil:
 		b.fail(bulkFailure{DeviceID: d.DeviceID, Status: r.Status, Problem: r.Problem.Error(), Hint: r.Problem.Hint()})
@@ -201,6 +214,20 @@ func (b *bulkEnrollment) answered(d rosterDevice, r client.BatchResult) error {
 		}
 	})
 	return nil
+}
+
+// mayPass reports whether a device that was refused is to be sent again: under the
+// same key the next answer may be another. A server that is full, or that sends
+// clients away, says so to many, and no device is given up for that.
+func (b *bulkEnrollment) mayPass(id string, r client.BatchResult) bool {
+	switch {
+	case r.Status == http.StatusServiceUnavailable, r.Status == http.StatusTooManyRequests:
+		return true
+	case r.Problem.Kind() != enroll.KindConflict && !passingStatus(r.Status):
+		return false
+	}
+	b.refused[id]++
+	return b.refused[id] < deviceTries
 }
 
 func (b *bulkEnrollment) folder(d rosterDevice) string { return filepath.Join(b.out, d.DeviceID) }
