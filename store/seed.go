@@ -20,6 +20,14 @@ type SeedConfig struct {
 	Progress     func(devices int) // nil for none
 }
 
+// Check refuses numbers that make no fleet: KindMalformed.
+func (c SeedConfig) Check() error {
+	if c.Devices < 1 || c.Devices > 100_000_000 || c.Certificates < 1 || c.Certificates > 10 || c.Orders < 0 || c.Orders > c.Devices {
+		return ca.Errorf(ca.KindMalformed, "devices", "give 1 to 100,000,000 devices, 1 to 10 certificates of each, and no more orders than devices", "so much cannot be seeded")
+	}
+	return nil
+}
+
 // seedChunk is how many devices are made and inserted at a time.
 const seedChunk = 10_000
 
@@ -37,16 +45,34 @@ var seedTables = []struct {
 	{"events", []string{"id", "at", "actor", "action", "subject", "canonical", "leaf_hash"}},
 }
 
-// MarkTestData says, for good, that the store is none of a real fleet. A store
-// that has issuers or certificates is refused: KindConflict.
+// CheckEmpty refuses a database with issuers, certificates or devices, which may
+// be a real fleet's: KindConflict. It takes one of any version, and changes
+// nothing.
+func (s *Store) CheckEmpty(ctx context.Context) error {
+	version, err := s.SchemaVersion(ctx)
+	if err != nil || version == 0 {
+		return err
+	}
+	return s.explain("look whether the database is empty", checkEmpty(ctx, s.db))
+}
+
+func checkEmpty(ctx context.Context, q querier) error {
+	for _, table := range []string{"issuers", "certificates", "devices"} {
+		if _, err := value[int64](ctx, q, `SELECT 1 FROM `+table+` LIMIT 1`); err == nil {
+			return conflict("", "use the authority that is there, or an empty database", "the database has %s already, and may be a real fleet's", table)
+		} else if !errors.Is(err, errNoRows) {
+			return err
+		}
+	}
+	return nil
+}
+
+// MarkTestData says, for good, that the store is none of a real fleet. One that is
+// not empty is refused; see CheckEmpty.
 func (s *Store) MarkTestData(ctx context.Context, c enroll.Change) error {
 	return s.change(ctx, "mark the store as test data", c, func(ctx context.Context, q tx) error {
-		for _, table := range []string{"issuers", "certificates", "devices"} {
-			if _, err := value[int64](ctx, q, `SELECT 1 FROM `+table+` LIMIT 1`); err == nil {
-				return conflict("", "seed a new folder, or an empty database", "the store has %s already, and may be a real fleet's", table)
-			} else if !errors.Is(err, errNoRows) {
-				return err
-			}
+		if err := checkEmpty(ctx, q); err != nil {
+			return err
 		}
 		_, err := q.exec(ctx, `INSERT INTO test_data (id, created_at) VALUES (1, $1) ON CONFLICT (id) DO NOTHING`, micros(s.now()))
 		return err
@@ -71,8 +97,8 @@ func (s *Store) TestData(ctx context.Context) (bool, error) {
 // those of their rows; but all carry one public key and one signature, which
 // verifies nowhere. Indexes are made after the rows.
 func (s *Store) Seed(ctx context.Context, c SeedConfig) error {
-	if c.Devices < 1 || c.Devices > 100_000_000 || c.Certificates < 1 || c.Certificates > 10 || c.Orders < 0 || c.Orders > c.Devices {
-		return ca.Errorf(ca.KindMalformed, "devices", "give 1 to 100,000,000 devices, 1 to 10 certificates of each, and no more orders than devices", "so much cannot be seeded")
+	if err := c.Check(); err != nil {
+		return err
 	}
 	seeding, err := newSeeding(c)
 	if err != nil {
@@ -112,10 +138,26 @@ func (s *Store) Seed(ctx context.Context, c SeedConfig) error {
 	return s.explain("make the planner know the rows", s.db.analyze(ctx))
 }
 
+// CheckSeedable refuses a database that is not marked as test data, or has devices:
+// KindConflict. It takes one of any version, and changes nothing.
+func (s *Store) CheckSeedable(ctx context.Context) error {
+	exists, err := s.db.tableExists(ctx, s.db, "test_data")
+	switch {
+	case err != nil:
+	case !exists:
+		err = errNoTestData
+	default:
+		err = checkSeedable(ctx, s.db)
+	}
+	return s.explain("look whether the database can be seeded", err)
+}
+
+var errNoTestData = conflict("", "seed a new folder: fleetca seed makes it", "the store is not marked as test data, and may be a real fleet's")
+
 // checkSeedable refuses a store that is not there to be filled.
 func checkSeedable(ctx context.Context, q querier) error {
 	if _, err := value[int64](ctx, q, `SELECT id FROM test_data WHERE id = 1`); errors.Is(err, errNoRows) {
-		return conflict("", "seed a new folder: fleetca seed makes it", "the store is not marked as test data, and may be a real fleet's")
+		return errNoTestData
 	} else if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"math/big"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -212,6 +214,9 @@ func TestSeedRefusesWhatIsReal(t *testing.T) {
 			if err := fill(s); err != nil {
 				t.Fatal(err)
 			}
+			if err := s.CheckEmpty(t.Context()); !errors.Is(err, ca.IsKind(enroll.KindConflict)) {
+				t.Errorf("is empty: %v", err)
+			}
 			if err := s.MarkTestData(t.Context(), someChange()); !errors.Is(err, ca.IsKind(enroll.KindConflict)) {
 				t.Errorf("marked: %v", err)
 			}
@@ -219,6 +224,39 @@ func TestSeedRefusesWhatIsReal(t *testing.T) {
 				t.Errorf("marked %t, %v", marked, err)
 			}
 		})
+	}
+}
+
+// What a program before this one made is refused as it is: looking at it is no
+// reason to migrate it.
+func TestSeedLeavesOldDatabases(t *testing.T) {
+	t.Parallel()
+	s, err := Open(t.Context(), Config{URL: filepath.Join(t.TempDir(), "fleetca.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	for range 2 { // the database is empty, and has the first migration alone
+		if err := s.CheckEmpty(t.Context()); err != nil {
+			t.Errorf("is not empty: %v", err)
+		}
+		if err := s.CheckSeedable(t.Context()); !errors.Is(err, ca.IsKind(enroll.KindConflict)) {
+			t.Errorf("can be seeded: %v", err)
+		}
+		firstSchema(t, s)
+	}
+	err = s.write(t.Context(), func(ctx context.Context, q tx) error {
+		_, err := q.exec(ctx, `INSERT INTO devices (id, status, group_name, attributes, work_order, trust_generation, created_at, last_seen_at) VALUES ('d1', 'registered', '', '{}', '', 1, 1, 0)`)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CheckEmpty(t.Context()); !errors.Is(err, ca.IsKind(enroll.KindConflict)) {
+		t.Errorf("is empty: %v", err)
+	}
+	if v, err := s.SchemaVersion(t.Context()); v != 1 || err != nil {
+		t.Errorf("version %d, %v", v, err)
 	}
 }
 

@@ -8,6 +8,25 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
+// firstSchema makes sure of the first migration, and no other.
+func firstSchema(t *testing.T, s *Store) {
+	t.Helper()
+	steps, err := s.db.migrations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := s.SchemaVersion(t.Context())
+	if err == nil && v == 0 {
+		err = s.db.migrate(t.Context(), func(q tx) error { return s.applyMigrations(t.Context(), q, steps[:1]) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.SchemaVersion(t.Context()); v != 1 || err != nil {
+		t.Fatalf("version %d, %v", v, err)
+	}
+}
+
 // upgraded opens an empty database with the first migration alone, fills it as
 // a program of that time did, and migrates it to the last.
 func upgraded(t *testing.T, url string) *Store {
@@ -17,16 +36,7 @@ func upgraded(t *testing.T, url string) *Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	steps, err := s.db.migrations()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.db.migrate(t.Context(), func(q tx) error { return s.applyMigrations(t.Context(), q, steps[:1]) }); err != nil {
-		t.Fatal(err)
-	}
-	if v, err := s.SchemaVersion(t.Context()); v != 1 || err != nil {
-		t.Fatalf("version %d, %v", v, err)
-	}
+	firstSchema(t, s)
 	expires := micros(time.Now().Add(time.Hour))
 	for _, row := range []struct {
 		text string

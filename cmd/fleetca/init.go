@@ -86,6 +86,11 @@ func initialize(ctx context.Context, cfg initConfig) (h *ca.Hierarchy, err error
 	if err := prepareInit(d); err != nil {
 		return nil, err
 	}
+	st, err := openEmpty(ctx, d.databaseURL(cfg.database))
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
 	rootKey := cfg.rootKeyOut
 	if rootKey == "" {
 		rootKey = d.rootKey()
@@ -114,14 +119,6 @@ func initialize(ctx context.Context, cfg initConfig) (h *ca.Hierarchy, err error
 	if err := errors.Join(ca.WriteNewFile(d.rootCert(), root, 0o644), ca.WriteNewFile(d.trustBundle(), root, 0o644)); err != nil {
 		return nil, err
 	}
-	st, err := store.Open(ctx, store.Config{URL: d.databaseURL(cfg.database)})
-	if err != nil {
-		return nil, err
-	}
-	defer st.Close()
-	if err := st.Migrate(ctx); err != nil {
-		return nil, err
-	}
 	if cfg.testData {
 		if err := st.MarkTestData(ctx, enroll.Change{Event: enroll.TestDataEvent()}); err != nil {
 			return nil, err
@@ -132,6 +129,23 @@ func initialize(ctx context.Context, cfg initConfig) (h *ca.Hierarchy, err error
 		return nil, err
 	}
 	return h, os.Remove(d.initMarker())
+}
+
+// openEmpty opens a database and makes its tables, unless it is in use: that one
+// is left as it is.
+func openEmpty(ctx context.Context, url string) (*store.Store, error) {
+	st, err := store.Open(ctx, store.Config{URL: url})
+	if err != nil {
+		return nil, err
+	}
+	err = st.CheckEmpty(ctx)
+	if err == nil {
+		err = st.Migrate(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return st, nil
 }
 
 // ownRoot fills in the root that init was given, if any.
