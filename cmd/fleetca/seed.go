@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
 	"github.com/fleetca/fleetca/store"
 )
 
@@ -30,7 +32,7 @@ devices, certificates, work orders and events that are made up, for trying how
 pages and calls behave with many. It is marked as test data for good.
 
 A folder or database that has issuers, devices or certificates already is
-refused: it may be a real fleet's.`,
+refused: it may be a real fleet's. One whose seeding was interrupted is filled.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.data == "" {
@@ -51,31 +53,32 @@ refused: it may be a real fleet's.`,
 	return cmd
 }
 
-// seed makes the folder and fills its database.
+// seed makes the folder, unless it was made and not filled before, and fills its
+// database.
 func seed(ctx context.Context, out io.Writer, cfg seedConfig) error {
-	d := dataDir(cfg.data)
-	if d.initialised() {
-		return usageError(fmt.Errorf("%s holds an authority already", cfg.data), "choose a new folder: a real fleet is not seeded")
-	}
-	began := time.Now()
-	h, err := initialize(ctx, initConfig{data: cfg.data, database: cfg.database, organization: "fleetca TEST DATA", testData: true})
-	if err != nil {
-		return err
-	}
-	st, err := store.Open(ctx, store.Config{URL: d.databaseURL(cfg.database)})
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	issuer := slices.IndexFunc(h.Issuers, func(i ca.Issuer) bool { return i.Purpose == ca.PurposeDevice })
-	err = st.Seed(ctx, store.SeedConfig{
-		Devices: cfg.devices, Certificates: cfg.certificates, Orders: cfg.orders, Issuer: h.Issuers[issuer], Now: time.Now(),
+	fleet := store.SeedConfig{
+		Devices: cfg.devices, Certificates: cfg.certificates, Orders: cfg.orders, Now: time.Now(),
 		Progress: func(n int) {
 			if isTerminal(out) {
 				fmt.Fprintf(out, "\r%d of %d devices", n, cfg.devices)
 			}
 		},
-	})
+	}
+	if err := fleet.Check(); err != nil {
+		return usageErrorOf(err)
+	}
+	began := time.Now()
+	st, err := openSeedable(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	issuers, err := st.Issuers(ctx)
+	if err != nil {
+		return err
+	}
+	fleet.Issuer = issuers[slices.IndexFunc(issuers, func(i ca.Issuer) bool { return i.Purpose == ca.PurposeDevice })]
+	err = st.Seed(ctx, fleet)
 	if isTerminal(out) {
 		fmt.Fprintln(out)
 	}
@@ -89,3 +92,33 @@ func seed(ctx context.Context, out io.Writer, cfg seedConfig) error {
 	return printFacts(out, "folder", cfg.data, "devices", fmt.Sprint(cfg.devices), "certificates", fmt.Sprintf("%d of each that enrolled", cfg.certificates),
 		"work orders", fmt.Sprint(cfg.orders), "took", time.Since(began).Round(time.Millisecond).String(), "next", next)
 }
+
+// openSeedable opens the store to fill: that of a new folder, or of one whose
+// seeding was interrupted.
+func openSeedable(ctx context.Context, cfg seedConfig) (*store.Store, error) {
+	d := dataDir(cfg.data)
+	made := d.initialised()
+	if !made {
+		if _, err := initialize(ctx, initConfig{data: cfg.data, database: cfg.database, organization: "fleetca TEST DATA", testData: true}); err != nil {
+			return nil, err
+		}
+	} else if _, err := os.Stat(d.database()); err != nil && cfg.database == "" {
+		return nil, usageError(fmt.Errorf("%s holds an authority already, and no database", cfg.data), hintNewFolder)
+	}
+	st, err := store.Open(ctx, store.Config{URL: d.databaseURL(cfg.database)})
+	if err != nil {
+		return nil, err
+	}
+	if err = st.CheckSeedable(ctx); err == nil {
+		err = st.Migrate(ctx) // a program before this one may have been interrupted
+	} else if made && errors.Is(err, ca.IsKind(enroll.KindConflict)) {
+		err = usageError(fmt.Errorf("%s holds an authority already: %w", cfg.data, err), hintNewFolder)
+	}
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return st, nil
+}
+
+// hintNewFolder is what to do about an authority that is not there to be filled.
+const hintNewFolder = "choose a new folder: a real fleet is not seeded"
