@@ -27,7 +27,7 @@ func (s *Service) renewDevice(ctx context.Context, c Call, csr string) (*Enrollm
 		return nil, ca.Errorf(KindUnauthenticated, "", "present the device's current certificate, on the machine listener", "a renewal needs a device's client certificate")
 	}
 	if s.cfg.Now().After(current.NotAfter) {
-		return nil, ca.Errorf(KindExpired, "", "revoke the device, and enroll it under another id", "the client certificate expired at %s", current.NotAfter)
+		return nil, ca.Errorf(KindExpired, "", "let an operator enroll it again", "the client certificate expired at %s", current.NotAfter)
 	}
 	e, err := s.renewing(ctx, c, current, csr)
 	if err != nil {

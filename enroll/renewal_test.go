@@ -2,6 +2,7 @@ package enroll_test
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -147,6 +148,19 @@ func TestRefusedRenewalChangesNothing(t *testing.T) {
 			t.Log(c.name)
 			s.wantKind(err, c.kind, c.field)
 		})
+	}
+}
+
+// A device whose certificate has expired is told what the store admits: an
+// operator enrolls it again.
+func TestExpiredRenewalNamesTheWayBack(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	old, _ := s.enroll("old")
+	old.Certificate.NotAfter = time.Now().Add(-time.Second)
+	_, err := s.RenewDevice(s.ctx, enroll.Call{Principal: enroll.Principal{Name: "device:old", Certificate: old.Certificate}}, "")
+	if e, ok := errors.AsType[*ca.Error](err); !ok || e.Kind != enroll.KindExpired || e.Hint != "let an operator enroll it again" {
+		t.Errorf("%#v", err)
 	}
 }
 
