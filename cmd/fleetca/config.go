@@ -23,7 +23,7 @@ func applyConfig(cmd *cobra.Command, _ []string) error {
 	}
 	var firstErr error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Changed || f.Name == "config" || f.Name == "help" || !v.IsSet(f.Name) || firstErr != nil {
+		if f.Changed || !configurable(f) || !v.IsSet(f.Name) || firstErr != nil {
 			return
 		}
 		if err := cmd.Flags().Set(f.Name, configured(v, f)); err != nil {
@@ -32,6 +32,12 @@ func applyConfig(cmd *cobra.Command, _ []string) error {
 		f.Annotations = map[string][]string{fromConfig: {"true"}}
 	})
 	return firstErr
+}
+
+// configurable reports whether a flag has a key in the configuration: csv is that
+// of listings, not of commands that read a CSV file.
+func configurable(f *pflag.Flag) bool {
+	return f.Name != "config" && f.Name != "help" && (f.Name != "csv" || f.Value.Type() == "bool")
 }
 
 // configured returns a flag's value in the configuration.
@@ -52,7 +58,7 @@ func changedConfig(cmd *cobra.Command) (map[string]string, error) {
 	changed := map[string]string{}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		_, from := f.Annotations[fromConfig]
-		if f.Changed && !from || f.Name == "config" || f.Name == "help" {
+		if f.Changed && !from || !configurable(f) {
 			return
 		}
 		value := f.DefValue

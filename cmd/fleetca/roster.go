@@ -114,11 +114,14 @@ func columnsOf(header []string) ([]func(*rosterDevice, string), error) {
 	return columns, nil
 }
 
-// check refuses a device without a usable id, which is also its folder's name,
-// and one that was seen before; seen has the lines of those.
+// check refuses a device without a usable id, which is also its folder's name, or
+// whose folder would be in the report's place, and one that was seen before; seen has the lines of those.
 func (d *rosterDevice) check(seen map[string]int, line int) error {
 	if err := enroll.CheckDeviceID("deviceId", d.DeviceID); err != nil {
 		return err
+	}
+	if strings.EqualFold(d.DeviceID, failuresFile) {
+		return fmt.Errorf("device %s would have its folder where the report %s is written: enroll it by itself", d.DeviceID, failuresFile)
 	}
 	if before := seen[d.DeviceID]; before != 0 {
 		return fmt.Errorf("device %s is on line %d already", d.DeviceID, before)
