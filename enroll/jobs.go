@@ -62,7 +62,7 @@ func (s *Service) tidy(ctx context.Context, _ string) error {
 	if done != (Tidied{}) || forgotten > 0 {
 		s.log.InfoContext(ctx, "deleted what nothing reads any more", "crls", done.CRLs, "idempotencyKeys", done.IdempotencyKeys,
 			"sessions", done.Sessions, "failures", done.Failures, "apiTokens", done.APITokens, "enrollmentTokens", done.EnrollmentTokens,
-			"verifications", forgotten)
+			"bulks", done.Bulks, "rotations", done.Rotations, "refusals", done.Refusals, "verifications", forgotten)
 	}
 	return errors.Join(err, forgetErr)
 }

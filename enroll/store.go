@@ -39,13 +39,18 @@ type Store interface {
 	// scheduled one; idempotency keys whose certificate expired before now, and
 	// those of other answers once they are older than keepAnswers; sessions and
 	// failures that have expired; API tokens that expired keepAnswers ago, and
-	// enrollment tokens that did and whose certificates have expired too. It is
-	// no change of state: nothing is decided by it.
+	// enrollment tokens that did and whose certificates have expired too; bulk
+	// changes that ended, rotations that were planned and not started, and
+	// refusals of enrollments that were counted, all keepAnswers ago. It is no
+	// change of state: nothing is decided by it.
 	Tidy(ctx context.Context, now time.Time, keepAnswers time.Duration) (Tidied, error)
 }
 
 // Tidied says how many rows Tidy deleted.
-type Tidied struct{ CRLs, IdempotencyKeys, Sessions, Failures, APITokens, EnrollmentTokens int64 }
+type Tidied struct {
+	CRLs, IdempotencyKeys, Sessions, Failures, APITokens, EnrollmentTokens int64
+	Bulks, Rotations, Refusals                                             int64
+}
 
 // CertificateStore is the ledger.
 type CertificateStore interface {

@@ -37,7 +37,10 @@ func (s *Store) Tidy(ctx context.Context, now time.Time, keepAnswers time.Durati
 	if done.Failures, err = s.tidyRows(ctx, tidyFailures, now); err != nil {
 		return done, s.explain("delete old failures", err)
 	}
-	return s.tidyTokens(ctx, done, now, now.Add(-keepAnswers))
+	if done, err = s.tidyTokens(ctx, done, now, now.Add(-keepAnswers)); err != nil {
+		return done, err
+	}
+	return s.tidyEnded(ctx, done, now.Add(-keepAnswers))
 }
 
 // tidyFor is how long one call of Tidy looks at the largest table.
@@ -59,13 +62,21 @@ func (s *Store) tidyAllKeys(ctx context.Context, now time.Time, keepAnswers time
 			s.tidied = idempotencyKey{}
 			return all, nil
 		}
-		select {
-		case <-time.After(restAfterCount * time.Since(chunk)):
-		case <-ctx.Done():
-			return all, ctx.Err()
+		if err := restAfter(ctx, chunk); err != nil {
+			return all, err
 		}
 	}
 	return all, nil
+}
+
+// restAfter rests for long after what began at a time.
+func restAfter(ctx context.Context, began time.Time) error {
+	select {
+	case <-time.After(restAfterCount * time.Since(began)):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // tidyTokens deletes tokens that expired long ago.

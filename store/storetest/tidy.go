@@ -128,4 +128,62 @@ var tidyTests = []test{
 		_, err := f.store.EnrollmentTokenByHash(f.ctx, sum("t1"))
 		f.wantKind(err, ca.KindNotFound)
 	}},
+	{"bulk changes go long after they ended, with their devices", func(f *fixture) {
+		var devices []string
+		for n := range 1203 { // chunks
+			devices = append(devices, fmt.Sprintf("d%04d", n))
+		}
+		for _, id := range []string{"ends", "runs"} {
+			f.must(f.store.CreateBulk(f.ctx, enroll.BulkResult{ID: id, Action: enroll.BulkHold, State: enroll.BulkRunning, Total: len(devices), At: f.now, Version: 1},
+				devices, f.change("bulk.start", "bulk:"+id)))
+		}
+		outcomes := map[string]string{}
+		for _, id := range devices {
+			outcomes[id] = "it is gone"
+		}
+		f.must(f.store.SaveBulk(f.ctx, "ends", outcomes, f.now.Add(time1h), f.change("bulk.progress", "bulk:ends")))
+		f.tidy(f.now.Add(keepAnswers+time1h-time.Microsecond), enroll.Tidied{})
+		f.tidy(f.now.Add(keepAnswers+time1h), enroll.Tidied{Bulks: 1})
+		_, err := f.store.Bulk(f.ctx, "ends")
+		f.wantKind(err, ca.KindNotFound)
+		f.must(f.store.CreateBulk(f.ctx, enroll.BulkResult{ID: "ends", Action: enroll.BulkHold, State: enroll.BulkRunning, At: f.now, Version: 1}, nil, f.change("a", "b")))
+		again, err := f.store.Bulk(f.ctx, "ends")
+		f.must(err)
+		waiting, err := f.store.BulkWaiting(f.ctx, "runs", 2000)
+		f.must(err)
+		if len(again.Failures) != 0 || len(waiting) != len(devices) {
+			f.Fatalf("%d devices of a bulk change that is gone are there, and %d of one that runs", len(again.Failures), len(waiting))
+		}
+	}},
+	{"plans of rotations go after a time, and rotations stay", func(f *fixture) {
+		f.broker("b")
+		for id, state := range map[string]enroll.RotationState{"plan": enroll.RotationPlanned, "done": enroll.RotationDone, "failed": enroll.RotationFailed} {
+			f.rotated("b", id, state, f.now)
+		}
+		f.rotated("b", "later", enroll.RotationPlanned, f.now.Add(time1h))
+		f.tidy(f.now.Add(keepAnswers-time.Microsecond), enroll.Tidied{})
+		f.tidy(f.now.Add(keepAnswers), enroll.Tidied{Rotations: 1})
+		_, err := f.store.Rotation(f.ctx, "plan")
+		f.wantKind(err, ca.KindNotFound)
+		for _, id := range []string{"done", "failed", "later"} {
+			_, err := f.store.Rotation(f.ctx, id)
+			f.must(err)
+		}
+	}},
+	{"refusals of enrollments go after a time", func(f *fixture) {
+		f.order("w1", 10)
+		refused := func(kind ca.Kind, id string, at time.Time) {
+			f.must(f.store.SaveRefusals(f.ctx, []enroll.OrderRefusals{{WorkOrder: "w1", Counts: []enroll.RefusalCount{{Kind: kind, Count: 1, LastAt: at}},
+				Last: []enroll.RefusedUnit{{ID: id, Device: "d", Kind: kind, At: at}}}}))
+		}
+		refused(enroll.KindQuotaReached, "r1", f.now)
+		refused(ca.KindWeakKey, "r2", f.now.Add(time1h))
+		f.tidy(f.now.Add(keepAnswers-time.Microsecond), enroll.Tidied{})
+		f.tidy(f.now.Add(keepAnswers), enroll.Tidied{Refusals: 1})
+		p, err := f.store.OrderProgress(f.ctx, "w1", f.now, 1, 10)
+		f.must(err)
+		if len(p.Refusals) != 1 || p.Refusals[0].Kind != ca.KindWeakKey || len(p.LastRefused) != 1 || p.LastRefused[0].ID != "r2" {
+			f.Fatalf("%+v, %+v", p.Refusals, p.LastRefused)
+		}
+	}},
 }
