@@ -41,6 +41,33 @@ type TrustCounts struct {
 	Oldest  int64    // the oldest generation that any has
 }
 
+// TrustFigures are what TrustCounts are made of, counted in the background.
+type TrustFigures struct {
+	AsOf   time.Time // when devices were counted; zero while they never were
+	Shares []TrustShare
+}
+
+// A TrustShare is how many devices that are active, or held, confirmed a
+// generation last.
+type TrustShare struct {
+	Generation int64 `json:"generation"`
+	Devices    int64 `json:"devices"`
+}
+
+// counts returns who confirmed a generation, without names.
+func (f *TrustFigures) counts(generation int64) TrustCounts {
+	var t TrustCounts
+	for _, share := range f.Shares {
+		if t.Devices == 0 || share.Generation < t.Oldest {
+			t.Oldest = share.Generation
+		}
+		if t.Devices += share.Devices; share.Generation < generation {
+			t.Behind += share.Devices
+		}
+	}
+	return t
+}
+
 // A RolloverStep is what readiness is asked for.
 type RolloverStep string
 
@@ -80,6 +107,13 @@ type Readiness struct {
 	Threshold  float64      `json:"threshold"`  // the share of devices that must be ready, above 0 and at most 1
 	Approval   *Approval    `json:"approval,omitempty"`
 	Ready      bool         `json:"ready"` // the step may be taken
+}
+
+// A Rollover is a Readiness to switch for people to look at: devices are counted in
+// the background, and no step is decided by it.
+type Rollover struct {
+	*Readiness
+	AsOf time.Time // when devices were counted; zero while they never were
 }
 
 // Holders are who holds certificates of some issuers.
@@ -211,11 +245,24 @@ func (s *Service) Readiness(ctx context.Context, id string, step RolloverStep) (
 	if err != nil {
 		return nil, err
 	}
+	return s.readiness(ctx, root, step, all, func(generation int64) (TrustCounts, error) {
+		return s.store.TrustCounts(ctx, generation, maxStragglers)
+	})
+}
+
+// readiness is Readiness of a root, by some way to count who confirmed a
+// generation.
+func (s *Service) readiness(ctx context.Context, root string, step RolloverStep, all []TrustGeneration, count func(generation int64) (TrustCounts, error)) (*Readiness, error) {
 	r := &Readiness{Root: root, Step: step, Threshold: s.cfg.RolloverThreshold, Stragglers: []string{}, Brokers: []string{}, Generation: neededFor(all, root, step)}
+	var err error
 	if r.Approval, err = s.store.Approval(ctx, root, step); err != nil {
 		return nil, err
 	}
-	if err := s.countStragglers(ctx, r, all); err != nil {
+	counts, err := count(r.Generation)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.findStragglers(ctx, r, all, counts); err != nil {
 		return nil, err
 	}
 	enough := r.Devices == 0 || float64(r.Devices-min(r.Behind, r.Devices)) >= r.Threshold*float64(r.Devices)
@@ -225,24 +272,36 @@ func (s *Service) Readiness(ctx context.Context, id string, step RolloverStep) (
 
 // Rollovers says, of each root in the trust bundle that was not in the first, who
 // has not confirmed it.
-func (s *Service) Rollovers(ctx context.Context) ([]*Readiness, error) {
+func (s *Service) Rollovers(ctx context.Context) ([]Rollover, error) {
 	all, err := s.store.TrustGenerations(ctx)
 	if err != nil || len(all) < 2 {
 		return nil, err
 	}
-	var under []*Readiness
+	figures, err := s.store.TrustFigures(ctx)
+	if err != nil {
+		return nil, err
+	}
+	count := func(generation int64) (counts TrustCounts, err error) {
+		counts = figures.counts(generation)
+		counts.Names, err = s.store.TrustStragglers(ctx, generation, maxStragglers)
+		return counts, err
+	}
+	var under []Rollover
 	for _, root := range all[len(all)-1].Roots {
 		if slices.Contains(all[0].Roots, root) {
 			continue
 		}
-		r, err := s.Readiness(ctx, root, StepSwitch)
-		if isKind(err, ca.KindNotFound) { // taken over in a moment
+		if _, err := s.ca.Issuer(root); isKind(err, ca.KindNotFound) { // taken over in a moment
 			continue
 		}
+		r, err := s.readiness(ctx, root, StepSwitch, all, count)
 		if err != nil {
 			return nil, err
 		}
-		under = append(under, r)
+		if figures.AsOf.IsZero() {
+			r.Ready = r.Approval != nil // whom it leaves behind is not known
+		}
+		under = append(under, Rollover{r, figures.AsOf})
 	}
 	return under, nil
 }
@@ -268,15 +327,11 @@ func neededFor(all []TrustGeneration, root string, step RolloverStep) int64 {
 	return all[len(all)-1].Generation + 1 // it is in none yet
 }
 
-// countStragglers counts who would be left behind.
-func (s *Service) countStragglers(ctx context.Context, r *Readiness, all []TrustGeneration) error {
+// findStragglers finds who would be left behind, given who confirmed what.
+func (s *Service) findStragglers(ctx context.Context, r *Readiness, all []TrustGeneration, counts TrustCounts) error {
 	first := int64(1)
 	if len(all) > 0 {
 		first = all[0].Generation
-	}
-	counts, err := s.store.TrustCounts(ctx, r.Generation, maxStragglers)
-	if err != nil {
-		return err
 	}
 	r.Devices = counts.Devices
 	if r.Generation > first { // that one everybody has who has any

@@ -328,6 +328,9 @@ type TrustStore interface {
 	// that have not confirmed a generation: active ones first, the most backward of
 	// them before the others.
 	TrustCounts(ctx context.Context, generation int64, limit int) (TrustCounts, error)
+	// TrustStragglers are the names of TrustCounts, without its counts, which read
+	// an index from end to end.
+	TrustStragglers(ctx context.Context, generation int64, limit int) ([]string, error)
 	// HoldersUnder counts devices that are active or held and have confirmed a
 	// generation, and names some of them and all brokers, whose newest certificate
 	// is one of some issuers and has not expired.
@@ -350,11 +353,12 @@ type OverviewStore interface {
 	// ExpiringDevices counts devices that hold their last good certificate
 	// from a time on and before another, up to limit.
 	ExpiringDevices(ctx context.Context, from, to time.Time, limit int) (int, error)
-	// CountFleet counts what Figures and Forecast return, unless that was done
+	// CountFleet counts what Figures, TrustFigures and Forecast return, unless that was done
 	// less than a few times as long ago as it takes. It is no change of state.
 	CountFleet(ctx context.Context, now time.Time) error
-	Figures(ctx context.Context) (*Figures, error)   // the newest counted; zero for none
-	Forecast(ctx context.Context) (*Forecast, error) // the newest counted; zero for none
+	Figures(ctx context.Context) (*Figures, error)           // the newest counted; zero for none
+	TrustFigures(ctx context.Context) (*TrustFigures, error) // the newest counted; zero for none
+	Forecast(ctx context.Context) (*Forecast, error)         // the newest counted; zero for none
 }
 
 // BulkStore keeps changes of many devices as resumable rows.

@@ -31,9 +31,10 @@ const (
 // certificates are never deleted, so those before Until are counted once.
 type counted struct {
 	enroll.Figures
-	Until    time.Time `json:"until"`
-	Before   int64     `json:"before"`   // certificates recorded before Until
-	Canaries int64     `json:"canaries"` // among them
+	Trust    []enroll.TrustShare `json:"trust"`
+	Until    time.Time           `json:"until"`
+	Before   int64               `json:"before"`   // certificates recorded before Until
+	Canaries int64               `json:"canaries"` // among them
 }
 
 // CountFleet implements enroll.OverviewStore.
@@ -94,6 +95,18 @@ func (s *Store) Figures(ctx context.Context) (*enroll.Figures, error) {
 	return &last.Figures, s.explain("read the figures", err)
 }
 
+// TrustFigures implements enroll.OverviewStore.
+func (s *Store) TrustFigures(ctx context.Context) (*enroll.TrustFigures, error) {
+	var last counted
+	if _, err := s.aggregate(ctx, aggregateFigures, &last); err != nil {
+		return nil, s.explain("read the figures", err)
+	}
+	if last.Trust == nil { // a program before this one counted
+		return &enroll.TrustFigures{}, nil
+	}
+	return &enroll.TrustFigures{AsOf: last.AsOf, Shares: last.Trust}, nil
+}
+
 // Forecast implements enroll.OverviewStore.
 func (s *Store) Forecast(ctx context.Context) (*enroll.Forecast, error) {
 	f := enroll.NewForecast(s.now())
@@ -123,7 +136,7 @@ func countFigures(ctx context.Context, q querier, next *counted, last counted) e
 	asOf := next.AsOf
 	next.Figures = *emptyFigures()
 	next.AsOf = asOf
-	if err := countBy(ctx, q, next.Devices, `SELECT status, count(*) AS counted FROM devices GROUP BY status`); err != nil {
+	if err := countDevices(ctx, q, next); err != nil {
 		return err
 	}
 	if err := countBy(ctx, q, next.Brokers, `SELECT status, count(*) AS counted FROM brokers GROUP BY status`); err != nil {
@@ -166,6 +179,30 @@ const (
 	countCanaries = `SELECT count(*) AS counted FROM certificates WHERE holder_kind = 'canary' AND holder_id = $1 AND recorded_at >= $2 AND recorded_at < $3`
 	endOfTime     = int64(1) << 62
 )
+
+// countDevices counts devices by their status, and of those that are active or
+// held by what trust bundle they confirmed.
+func countDevices(ctx context.Context, q querier, next *counted) error {
+	type group struct {
+		status        enroll.DeviceStatus
+		generation, n int64
+	}
+	groups, err := collect(ctx, q, func(row scanner) (g group, err error) {
+		err = row.Scan(&g.status, &g.generation, &g.n)
+		return g, err
+	}, `SELECT status, trust_generation, count(*) AS counted FROM devices GROUP BY status, trust_generation ORDER BY status, trust_generation`)
+	if err != nil {
+		return fmt.Errorf("count devices: %w", err)
+	}
+	next.Trust = []enroll.TrustShare{}
+	for _, g := range groups {
+		next.Devices[g.status] += g.n
+		if g.status == enroll.DeviceActive || g.status == enroll.DeviceHeld {
+			next.Trust = append(next.Trust, enroll.TrustShare{Generation: g.generation, Devices: g.n})
+		}
+	}
+	return nil
+}
 
 // countBy adds counts by a column's value.
 func countBy[K ~string](ctx context.Context, q querier, counts map[K]int64, text string) error {

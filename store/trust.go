@@ -139,11 +139,6 @@ func (s *Store) TrustCounts(ctx context.Context, generation int64, limit int) (e
 			if err != nil {
 				return err
 			}
-			names, err := collect(ctx, q, scanText, `SELECT id FROM devices WHERE status = $1 AND trust_generation < $2
-				ORDER BY trust_generation, id LIMIT $3`, status, generation, int64(limit-len(t.Names)))
-			if err != nil {
-				return err
-			}
 			oldest, err := value[int64](ctx, q, `SELECT trust_generation FROM devices WHERE status = $1 ORDER BY trust_generation LIMIT 1`, status)
 			if err != nil {
 				return err
@@ -151,11 +146,32 @@ func (s *Store) TrustCounts(ctx context.Context, generation int64, limit int) (e
 			if t.Devices == 0 || oldest < t.Oldest {
 				t.Oldest = oldest
 			}
-			t.Devices, t.Behind, t.Names = t.Devices+all, t.Behind+behind, append(t.Names, names...)
+			t.Devices, t.Behind = t.Devices+all, t.Behind+behind
 		}
-		return nil
+		var err error
+		t.Names, err = stragglers(ctx, q, generation, limit)
+		return err
 	})
 	return t, s.explain("count who confirmed a trust bundle", err)
+}
+
+// TrustStragglers implements enroll.TrustStore.
+func (s *Store) TrustStragglers(ctx context.Context, generation int64, limit int) ([]string, error) {
+	names, err := stragglers(ctx, s.db, generation, limit)
+	return names, s.explain("look for who has not confirmed a trust bundle", err)
+}
+
+// stragglers names devices that have not confirmed a generation.
+func stragglers(ctx context.Context, q querier, generation int64, limit int) (all []string, err error) {
+	for _, status := range []enroll.DeviceStatus{enroll.DeviceActive, enroll.DeviceHeld} {
+		names, err := collect(ctx, q, scanText, `SELECT id FROM devices WHERE status = $1 AND trust_generation < $2
+			ORDER BY trust_generation, id LIMIT $3`, status, generation, int64(limit-len(all)))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, names...)
+	}
+	return all, nil
 }
 
 // holdersUnder are the devices of HoldersUnder.

@@ -33,7 +33,7 @@ type authorityPage struct {
 	Makers   []makerRow
 	Profiles []profileRow
 	Trust    *trustFacts
-	Rollover []*enroll.Readiness // to roots that came later
+	Rollover []enroll.Rollover // to roots that came later
 	Forecast forecastView
 }
 

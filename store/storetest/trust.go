@@ -87,6 +87,11 @@ var trustTests = []test{
 		if counts.Devices != 4 || counts.Behind != 3 || counts.Oldest != 1 || !slices.Equal(counts.Names, []string{"a", "c"}) {
 			f.Fatalf("%+v", counts)
 		}
+		names, err := f.store.TrustStragglers(f.ctx, 2, 3)
+		f.must(err)
+		if !slices.Equal(names, []string{"a", "c", "d"}) {
+			f.Fatalf("behind are %v", names)
+		}
 		if counts, err = f.store.TrustCounts(f.ctx, 1, 2); err != nil || counts.Behind != 0 || len(counts.Names) != 0 {
 			f.Fatalf("%+v, %v", counts, err)
 		}
@@ -97,6 +102,23 @@ var trustTests = []test{
 		if b.TrustGeneration != 3 || d.TrustGeneration != 2 {
 			f.Fatalf("broker %d, device %d", b.TrustGeneration, d.TrustGeneration)
 		}
+	}},
+	{"who confirmed which trust bundle is counted with the figures", func(f *fixture) {
+		f.issuers()
+		got, err := f.store.TrustFigures(f.ctx)
+		f.must(err)
+		f.sameJSON(got, enroll.TrustFigures{})
+		for _, id := range []string{"a", "b", "c", "d"} {
+			f.enroll(id)
+		}
+		f.must(f.acknowledge(ca.HolderDevice, "b", 2))
+		f.must(f.store.HoldDevice(f.ctx, "c", f.now, f.change("device.hold", "device:c")))
+		f.revoke("d", ca.ReasonSuperseded)
+		f.must(f.store.CountFleet(f.ctx, f.now))
+		if got, err = f.store.TrustFigures(f.ctx); err != nil || !got.AsOf.Equal(f.now) {
+			f.Fatalf("%+v, %v", got, err)
+		}
+		f.sameJSON(got.Shares, []enroll.TrustShare{{Generation: 1, Devices: 1}, {Generation: 2, Devices: 1}, {Generation: 1, Devices: 1}})
 	}},
 	{"holders of an issuer are those whose newest certificate is its", func(f *fixture) {
 		f.issuers()
