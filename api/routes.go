@@ -301,7 +301,7 @@ var (
 	stepFilters        = []Parameter{{Name: "step", Doc: "switch (the default) or drop", Enum: values(enroll.RolloverSteps()...)}}
 	rotationFilters    = []Parameter{{Name: "broker", Doc: "id of the broker"}}
 	certificateFilters = []Parameter{
-		{Name: "status", Doc: "of the certificate", Enum: values(ca.StatusGood, ca.StatusHeld, ca.StatusRevoked, ca.StatusExpired)},
+		{Name: "status", Doc: "of the certificate; a page of expired ones may hold fewer items than there are, and nextCursor goes on", Enum: values(ca.StatusGood, ca.StatusHeld, ca.StatusRevoked, ca.StatusExpired)},
 		{Name: "device", Doc: "id of its device"},
 		{Name: "broker", Doc: "id of its broker"},
 		{Name: "profile", Doc: "it was issued by"},
