@@ -148,9 +148,12 @@ func (a *API) rest(listener string, machines bool) http.Handler {
 // Status returns the handler of the plain HTTP listener: OCSP, CRLs and issuer
 // certificates at the URLs that certificates carry, the trust bundle, health
 // and metrics.
-func (a *API) Status() http.Handler {
+func (a *API) Status() http.Handler { return a.status(make(chan struct{}, statusInFlight)) }
+
+// status is Status with slots.
+func (a *API) status(slots chan struct{}) http.Handler {
 	m := a.router("status")
-	shed := a.shed(make(chan struct{}, statusInFlight))
+	shed := a.shed(slots)
 	limited := m.With(shed)
 	for pattern, h := range map[string]http.HandlerFunc{
 		"/crl/{file}":          a.getCRL,

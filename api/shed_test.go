@@ -98,10 +98,15 @@ func TestStatusIsShed(t *testing.T) {
 	a := bare(&bytes.Buffer{})
 	slots := make(chan struct{}, 1)
 	slots <- struct{}{}
-	h := a.withOCSP(a.shed(slots), http.NotFoundHandler())
-	for _, c := range [][2]string{{"GET", "/ocsp/AAAA"}, {"HEAD", "/ocsp/AAAA"}, {"POST", "/ocsp"}} {
+	h := a.status(slots)
+	for _, c := range [][2]string{
+		{"GET", "/ocsp/AAAA"}, {"HEAD", "/ocsp/AAAA"}, {"POST", "/ocsp"}, {"GET", "/crl/device.crl"}, {"HEAD", "/crl/device.crl"}, {"GET", "/trust-bundle.pem"},
+	} {
 		if w := ask(h, c[0], c[1]); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" {
 			t.Errorf("%v: %d %v", c, w.Code, w.Header())
 		}
+	}
+	if w := ask(h, "GET", "/healthz"); w.Code != http.StatusOK {
+		t.Errorf("health: %d", w.Code)
 	}
 }
