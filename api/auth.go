@@ -51,7 +51,7 @@ func (a *API) authenticate(x *exchange) (*enroll.Principal, error) {
 	var err error
 	switch {
 	case len(authorization) > 0 && !rule.certificateOnly():
-		p, err = a.authenticateBearer(x.ctx(), authorization)
+		p, err = a.authenticateBearer(x, authorization)
 	case rule.EnrollmentToken:
 		return nil, nil
 	case x.machines && x.r.TLS != nil && len(x.r.TLS.PeerCertificates) > 0:
@@ -72,13 +72,18 @@ func (a *API) authenticate(x *exchange) (*enroll.Principal, error) {
 }
 
 // authenticateBearer reads the one Authorization header (RFC 6750, section 2.1).
-func (a *API) authenticateBearer(ctx context.Context, headers []string) (*enroll.Principal, error) {
+func (a *API) authenticateBearer(x *exchange, headers []string) (*enroll.Principal, error) {
 	scheme, token, _ := strings.Cut(headers[0], " ")
 	token = strings.TrimSpace(token)
 	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return nil, ca.Errorf(enroll.KindUnauthenticated, "Authorization", `send "Authorization: Bearer TOKEN", once`, "is not a bearer token")
 	}
-	return a.service.Authenticate(ctx, token)
+	if x.route.Recalls {
+		if p := a.service.Recall(token); p != nil {
+			return p, nil
+		}
+	}
+	return a.service.Authenticate(x.ctx(), token)
 }
 
 // roleOf names a principal to itself.

@@ -29,7 +29,7 @@ func deviceRoutes() []Route {
 		{Name: "getOpenAPI", Method: get, Pattern: "/openapi.json", Rule: public,
 			Doc: "This document.", endpoint: serves((*API).getOpenAPI)},
 
-		{Name: "enrollDevice", Method: post, Pattern: "/enrollments", Rule: Rule{Roles: enroll.MayEnroll.Roles(), EnrollmentToken: true, IDevID: true}, Status: created, Creates: true, Chain: true, At: "/certificates/{serial}",
+		{Name: "enrollDevice", Method: post, Pattern: "/enrollments", Rule: Rule{Roles: enroll.MayEnroll.Roles(), EnrollmentToken: true, IDevID: true}, Status: created, Creates: true, Chain: true, Recalls: true, At: "/certificates/{serial}",
 			Kinds: enrollmentKinds(),
 			Doc:   "Enrolls a device by its certification request. With a manufacturer's certificate, its manifest says the device and the work order.", endpoint: takes((*API).postEnrollment)},
 		{Name: "enrollBatch", Method: post, Pattern: "/enrollments/batch", Rule: may(enroll.MayEnroll),

@@ -9,8 +9,8 @@ import (
 // A Claim is committed with a certificate (ca.Issuance.Claim), in one
 // transaction: what it spends, whom it belongs to, and the audit event.
 //
-// The store checks, in this order, and refuses with the kind named:
-// idempotency (*Replay, KindIdempotency); token (KindTokenExpired,
+// The store checks, in this order, and refuses with the kind named: the caller's
+// API token (KindUnauthenticated); the profile (KindConflict); idempotency (*Replay, KindIdempotency); token (KindTokenExpired,
 // KindTokenOtherDevice, KindTokenUsed; *Replay when this very request spent
 // it); the manufacturer's certificate (KindNotInManifest,
 // KindUnknownManufacturer, KindIDevIDUsed; *Replay as with a token); the key's
@@ -20,16 +20,26 @@ import (
 // KindQuotaReached).
 type Claim struct {
 	Change
-	Device *DeviceClaim // nil for brokers, servers, canaries
-	Token  *TokenClaim  // nil when no enrollment token is spent
-	IDevID *IDevIDClaim // nil when no manufacturer's certificate enrolls
-	Order  string       // work order whose quota a new device takes one of; empty for none
+	// Caller is the id of the API token that asks: it must hold. Empty for none.
+	Caller  string
+	Profile *ProfileClaim // nil for one that was read during the call
+	Device  *DeviceClaim  // nil for brokers, servers, canaries
+	Token   *TokenClaim   // nil when no enrollment token is spent
+	IDevID  *IDevIDClaim  // nil when no manufacturer's certificate enrolls
+	Order   string        // work order whose quota a new device takes one of; empty for none
 	// Replaces is the certificate that a renewal or rekey is based on: it must
 	// still be good, and its device active. Empty on a first enrollment.
 	Replaces ca.SerialNumber
 	// MaxActive is how many good certificates a device may have once this one is
 	// recorded that replaces another: KindCertificateLimit. Any number when zero.
 	MaxActive int
+}
+
+// A ProfileClaim says by which version of a profile a certificate was made: it
+// must be the newest.
+type ProfileClaim struct {
+	Name    string
+	Version int64 // of the newest that is stored; zero for the built-in one
 }
 
 // A DeviceClaim says which device a certificate makes active. On a first

@@ -31,7 +31,7 @@ func (s *Service) CreateDevice(ctx context.Context, c Call, n NewDevice) (*Devic
 		return nil, err
 	}
 	if n.WorkOrder != "" {
-		if _, err := s.profileFor(ctx, n.WorkOrder, ""); err != nil {
+		if _, err := s.profileFor(ctx, false, n.WorkOrder, ""); err != nil {
 			return nil, err
 		}
 	}

@@ -57,28 +57,34 @@ type Renewal struct {
 // has its key) gets the first certificate again, Replayed set, and issues nothing (I5).
 func (s *Service) EnrollDevice(ctx context.Context, c Call, r EnrollRequest) (*Enrollment, error) {
 	var order string
-	e, err := s.enrollDevice(ctx, c, &r, &order)
+	e, err := s.recalling(ctx, c, func(c Call, recall bool) (*Enrollment, error) {
+		return s.enrollDevice(ctx, c, &r, &order, recall)
+	})
 	if err != nil {
 		s.refused.note(order, r.DeviceID, err, s.now())
 	}
 	return e, err
 }
 
-// enrollDevice is EnrollDevice. order is set once it is known, and known to
-// exist; what a manifest says of the device is set in r.
-func (s *Service) enrollDevice(ctx context.Context, c Call, r *EnrollRequest, order *string) (*Enrollment, error) {
+// enrollDevice is EnrollDevice, by what is recalled or by what is read. order is
+// set once it is known, and known to exist; what a manifest says of the device is
+// set in r.
+func (s *Service) enrollDevice(ctx context.Context, c Call, r *EnrollRequest, order *string, recall bool) (*Enrollment, error) {
 	if born := c.Principal.IDevID; born != nil {
 		if err := born.asked(r); err != nil {
 			return nil, err
 		}
 	}
-	e, err := s.admit(ctx, c, *r, order)
+	e, err := s.admit(ctx, c, *r, order, recall)
 	if err != nil {
 		return nil, err
 	}
 	cert, err := s.issueFor(ctx, e)
 	if err == nil {
 		return s.enrollment(ctx, cert, e.used, false)
+	}
+	if recall { // it goes again
+		return nil, err
 	}
 	if first, ok := errors.AsType[*Replay](err); ok {
 		return s.replayedEnrollment(ctx, first)
@@ -94,6 +100,7 @@ func (s *Service) enrollDevice(ctx context.Context, c Call, r *EnrollRequest, or
 // An enrolling is an enrollment request that policy admitted.
 type enrolling struct {
 	deviceID string
+	recalled bool // by what was read before; see Service.recalling
 	request  *ca.Request
 	profile  profileRead
 	used     *ca.Profile  // that was issued by; nil before
@@ -112,7 +119,7 @@ type place struct{ product, site string }
 func (o *WorkOrder) place() place { return place{o.Product, o.Site} }
 
 // admit checks everything about a request that needs no transaction.
-func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *string) (*enrolling, error) {
+func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *string, recall bool) (*enrolling, error) {
 	if err := CheckDeviceID("deviceId", r.DeviceID); err != nil {
 		return nil, err
 	}
@@ -148,7 +155,7 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 	if err := c.Principal.mayServe(order); err != nil {
 		return nil, err
 	}
-	profile, err := s.enrolledProfile(ctx, renews, renewed, order, r.Profile)
+	profile, err := s.enrolledProfile(ctx, renews, renewed, order, r.Profile, recall)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +167,7 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 	if err := checkDeviceNames(request, r.DeviceID); err != nil {
 		return nil, err
 	}
-	e := &enrolling{deviceID: r.DeviceID, request: request, profile: profile.read, actor: c.Principal.Name, place: profile.place}
+	e := &enrolling{deviceID: r.DeviceID, recalled: recall, request: request, profile: profile.read, actor: c.Principal.Name, place: profile.place}
 	e.facts = ca.NameFacts{ID: r.DeviceID, WorkOrder: order, Attributes: r.Attributes}
 	sum, err := requestHash(r, order, profile.name, request)
 	if err != nil {
@@ -169,7 +176,10 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 	if c.IdempotencyKey != "" {
 		e.claim.Idempotency = &Idempotency{Scope: c.Principal.Name + " device.enroll", Key: c.IdempotencyKey, RequestHash: sum}
 	}
-	e.claim.Order = order
+	e.claim.Order, e.claim.Profile = order, profile.recalled
+	if c.Principal.Token != nil {
+		e.claim.Caller = c.Principal.Token.ID
+	}
 	e.claim.Device = &DeviceClaim{
 		ID: r.DeviceID, Attributes: r.Attributes, TrustGeneration: s.ca.TrustGeneration(),
 		Stranded:   !renews && (c.Principal.Role == RoleAdmin || c.Principal.Role == RoleOperator),
@@ -193,17 +203,18 @@ func (s *Service) admit(ctx context.Context, c Call, r EnrollRequest, known *str
 
 // An askedProfile is the profile of an enrollment, by what admits it.
 type askedProfile struct {
-	name  string
-	place // of the work order
-	read  profileRead
+	name     string
+	place    // of the work order
+	read     profileRead
+	recalled *ProfileClaim // what the transaction has to look at; nil for one that is read
 }
 
 // enrolledProfile returns the profile of an enrollment: the first, or again.
-func (s *Service) enrolledProfile(ctx context.Context, renews bool, device, order, asked string) (*askedProfile, error) {
+func (s *Service) enrolledProfile(ctx context.Context, renews bool, device, order, asked string, recall bool) (*askedProfile, error) {
 	if renews {
 		return s.renewedProfile(ctx, device, asked)
 	}
-	return s.profileFor(ctx, order, asked)
+	return s.profileFor(ctx, recall, order, asked)
 }
 
 // tokenOf looks up the enrollment token of a request, and makes it the caller
@@ -238,6 +249,9 @@ type profiledOrder struct {
 func (s *Service) orderOf(ctx context.Context, id string) (profiledOrder, error) {
 	o, err := s.orders.get(ctx, id, func(ctx context.Context) (profiledOrder, error) {
 		o, stored, err := s.store.ProfiledOrder(ctx, id)
+		if err == nil {
+			s.known.orders.keep(id, profiledOrder{o, stored})
+		}
 		return profiledOrder{o, stored}, err
 	})
 	if isKind(err, ca.KindNotFound) {
@@ -247,14 +261,19 @@ func (s *Service) orderOf(ctx context.Context, id string) (profiledOrder, error)
 }
 
 // profileFor returns the profile of an enrollment: the work order's, or device.
-func (s *Service) profileFor(ctx context.Context, order, asked string) (*askedProfile, error) {
+func (s *Service) profileFor(ctx context.Context, recall bool, order, asked string) (*askedProfile, error) {
 	if order == "" {
-		name := cmp.Or(asked, defaultProfile)
-		return &askedProfile{name: name, read: s.beginDeviceProfile(ctx, name)}, nil
+		return s.namedProfile(ctx, cmp.Or(asked, defaultProfile), recall), nil
 	}
-	o, err := s.orderOf(ctx, order)
-	if err != nil {
-		return nil, err
+	var recalled *ProfileClaim
+	o, known := s.known.orders.get(order)
+	if recall && known {
+		recalled = recalledVersion(o.Profile, o.stored)
+	} else {
+		var err error
+		if o, err = s.orderOf(ctx, order); err != nil {
+			return nil, err
+		}
 	}
 	if asked != "" && asked != o.Profile {
 		return nil, ca.Errorf(ca.KindProfile, "profile", "leave profile out", "work order %s is for profile %s", order, o.Profile)
@@ -263,7 +282,7 @@ func (s *Service) profileFor(ctx context.Context, order, asked string) (*askedPr
 	if err != nil {
 		return nil, err
 	}
-	return &askedProfile{name: o.Profile, place: o.place(), read: func(context.Context) (*ca.Profile, error) { return profile, nil }}, nil
+	return &askedProfile{name: o.Profile, place: o.place(), read: readAlready(profile), recalled: recalled}, nil
 }
 
 // placeOf returns the place of a device: of the work order that it was built
@@ -271,6 +290,9 @@ func (s *Service) profileFor(ctx context.Context, order, asked string) (*askedPr
 func (s *Service) placeOf(ctx context.Context, d *Device) (place, error) {
 	if d.WorkOrder == "" {
 		return place{}, nil
+	}
+	if o, ok := s.known.orders.get(d.WorkOrder); ok { // which never changes in this
+		return o.place(), nil
 	}
 	o, err := s.orderOf(ctx, d.WorkOrder)
 	if isKind(err, ca.KindNotFound) {

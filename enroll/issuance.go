@@ -48,7 +48,11 @@ func (s *Service) issueFor(ctx context.Context, e *enrolling) (*ca.Certificate, 
 			return &claim
 		},
 	})
-	if plain && err != nil && !isKind(err, KindUnavailable) {
+	switch {
+	case !plain || err == nil || isKind(err, KindUnavailable):
+	case e.recalled: // it goes again, and is checked then
+		s.caution.take(time.Now())
+	default:
 		if refusal := s.checkClaim(ctx, e, holder); refusal != nil { // says best what stands against it
 			return nil, refusal
 		}

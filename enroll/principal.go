@@ -22,6 +22,8 @@ type Principal struct {
 	Certificate *ca.Certificate // the client certificate it came with, if any
 	IDevID      *IDevID         // the manufacturer's certificate it came with, if any
 	Seal        []byte          // key material of the credential, for sealing kept answers; never stored
+
+	recalled []byte // SHA-256 of the API token where Recall gave what was read before; nil otherwise
 }
 
 // String returns the name, and nothing of the credential.
@@ -60,23 +62,47 @@ func hashSecret(secret string) []byte {
 
 // Authenticate returns the principal of an API token.
 func (s *Service) Authenticate(ctx context.Context, bearer string) (*Principal, error) {
-	refused := ca.Errorf(KindUnauthenticated, "Authorization", "log in again (fleetca login), or ask an admin for a token", "the API token is not known, expired or disabled")
 	if !strings.HasPrefix(bearer, apiTokenPrefix) {
-		return nil, refused
+		return nil, badToken()
 	}
-	// Found by the hash of 256 random bits: timing tells nothing about the secret.
-	hash := hashSecret(bearer)
-	shared, err := s.tokens.get(ctx, string(hash), func(ctx context.Context) (*APIToken, error) { return s.store.APITokenByHash(ctx, hash) })
-	if isKind(err, ca.KindNotFound) {
-		return nil, refused
-	}
+	token, err := s.apiToken(ctx, hashSecret(bearer))
 	if err != nil {
 		return nil, err
 	}
-	t := new(*shared)
-	if t.Disabled || !s.now().Before(t.ExpiresAt) {
-		return nil, refused
+	return s.principalOf(token, bearer)
+}
+
+func badToken() error {
+	return ca.Errorf(KindUnauthenticated, "Authorization", "log in again (fleetca login), or ask an admin for a token", "the API token is not known, expired or disabled")
+}
+
+// apiToken reads an API token. It is found by the hash of 256 random bits: timing
+// tells nothing about the secret.
+func (s *Service) apiToken(ctx context.Context, hash []byte) (*APIToken, error) {
+	token, err := s.tokens.get(ctx, string(hash), func(ctx context.Context) (*APIToken, error) { return s.store.APITokenByHash(ctx, hash) })
+	if isKind(err, ca.KindNotFound) {
+		return nil, badToken()
 	}
+	if err == nil {
+		s.known.tokens.keep(string(hash), token)
+	}
+	return token, err
+}
+
+// holds refuses a token that is disabled or expired.
+func (s *Service) holds(t *APIToken) error {
+	if t.Disabled || !s.now().Before(t.ExpiresAt) {
+		return badToken()
+	}
+	return nil
+}
+
+// principalOf returns the principal of a token that holds.
+func (s *Service) principalOf(token *APIToken, bearer string) (*Principal, error) {
+	if err := s.holds(token); err != nil {
+		return nil, err
+	}
+	t := new(*token)
 	s.uses.note(t, s.now())
 	p := &Principal{Name: t.String(), Role: t.Role, Token: t}
 	if t.Owner != "" {

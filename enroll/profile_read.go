@@ -20,9 +20,20 @@ const (
 // needed, so that the read costs no wait of its own.
 type profileRead func(context.Context) (*ca.Profile, error)
 
+// readAlready is a profileRead that has ended.
+func readAlready(p *ca.Profile) profileRead {
+	return func(context.Context) (*ca.Profile, error) { return p, nil }
+}
+
 // beginProfile begins to read the version of a profile that is in force.
 func (s *Service) beginProfile(ctx context.Context, name string) profileRead {
-	read := s.profiles.begin(ctx, name, func(ctx context.Context) (*StoredProfile, error) { return s.store.Profile(ctx, name) })
+	read := s.profiles.begin(ctx, name, func(ctx context.Context) (*StoredProfile, error) {
+		stored, err := s.store.Profile(ctx, name)
+		if err == nil {
+			s.known.profiles.keep(name, stored)
+		}
+		return stored, err
+	})
 	return func(ctx context.Context) (*ca.Profile, error) {
 		stored, err := read.wait(ctx)
 		if err != nil {

@@ -13,7 +13,7 @@ import (
 // (renew), with the request's otherwise (rekey). The current certificate stays
 // good, so that a device that loses the answer is not stranded.
 func (s *Service) RenewDevice(ctx context.Context, c Call, csr string) (*Enrollment, error) {
-	e, err := s.renewDevice(ctx, c, csr)
+	e, err := s.recalling(ctx, c, func(c Call, recall bool) (*Enrollment, error) { return s.renewDevice(ctx, c, csr, recall) })
 	if err != nil {
 		return nil, err
 	}
@@ -21,7 +21,7 @@ func (s *Service) RenewDevice(ctx context.Context, c Call, csr string) (*Enrollm
 	return e, nil
 }
 
-func (s *Service) renewDevice(ctx context.Context, c Call, csr string) (*Enrollment, error) {
+func (s *Service) renewDevice(ctx context.Context, c Call, csr string, recall bool) (*Enrollment, error) {
 	current := c.Principal.Certificate
 	if current == nil || current.Holder.Kind != ca.HolderDevice {
 		return nil, ca.Errorf(KindUnauthenticated, "", "present the device's current certificate, on the machine listener", "a renewal needs a device's client certificate")
@@ -29,7 +29,7 @@ func (s *Service) renewDevice(ctx context.Context, c Call, csr string) (*Enrollm
 	if s.cfg.Now().After(current.NotAfter) {
 		return nil, ca.Errorf(KindExpired, "", "let an operator enroll it again", "the client certificate expired at %s", current.NotAfter)
 	}
-	e, err := s.renewing(ctx, c, current, csr)
+	e, err := s.renewing(ctx, c, current, csr, recall)
 	if err != nil {
 		return nil, err
 	}
@@ -47,8 +47,10 @@ func (s *Service) renewDevice(ctx context.Context, c Call, csr string) (*Enrollm
 }
 
 // renewing returns a renewal that policy admitted.
-func (s *Service) renewing(ctx context.Context, c Call, current *ca.Certificate, csr string) (*enrolling, error) {
-	e := &enrolling{deviceID: current.Holder.ID, profile: s.beginDeviceProfile(ctx, current.Profile), actor: c.Principal.Name}
+func (s *Service) renewing(ctx context.Context, c Call, current *ca.Certificate, csr string, recall bool) (*enrolling, error) {
+	profile := s.namedProfile(ctx, current.Profile, recall)
+	e := &enrolling{deviceID: current.Holder.ID, recalled: recall, profile: profile.read, actor: c.Principal.Name}
+	e.claim.Profile = profile.recalled
 	e.facts.ID = e.deviceID
 	if csr == "" {
 		old, err := current.X509()

@@ -98,6 +98,12 @@ type Service struct {
 	profiles fresh[string, *StoredProfile]
 	compiled compiledProfiles
 
+	known struct {
+		tokens   recall[string, *APIToken]      // by hash
+		orders   recall[string, profiledOrder]  // by id
+		profiles recall[string, *StoredProfile] // by name
+	}
+
 	caution caution
 }
 

@@ -61,7 +61,8 @@ type CertificateStore interface {
 	// ca.KindRevoked, ca.KindNotHeld.
 	RevokeCertificate(ctx context.Context, serial ca.SerialNumber, reason ca.Reason, at time.Time, c Change) (*ca.Certificate, error)
 	// CheckClaim reads whether Commit would refuse the claim for a key, so
-	// that nothing is signed in vain. A nil answer is no promise.
+	// that nothing is signed in vain, but for its caller and its profile. A nil
+	// answer is no promise.
 	CheckClaim(ctx context.Context, claim *Claim, holder ca.Holder, keySHA256 string) error
 	// KeyBlocked reports whether a certificate with this key was revoked for keyCompromise.
 	KeyBlocked(ctx context.Context, keySHA256 string) (bool, error)

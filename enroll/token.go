@@ -68,7 +68,7 @@ func (s *Service) CreateAPIToken(ctx context.Context, c Call, n NewAPIToken) (*A
 	t.WorkOrder = n.WorkOrder
 	err = s.repeatable(ctx, c, "token.create", n, nil, func(i *Idempotency) error {
 		if t.WorkOrder != "" {
-			if _, err := s.profileFor(ctx, t.WorkOrder, ""); err != nil {
+			if _, err := s.profileFor(ctx, false, t.WorkOrder, ""); err != nil {
 				return err
 			}
 		}

@@ -63,6 +63,9 @@ func (s *Store) prepareIssuance(i *ca.Issuance) (*issuance, error) {
 // and stores the certificate and its audit event.
 func (s *Store) apply(ctx context.Context, q tx, is *issuance) error {
 	now := s.now()
+	if err := recalledRefusal(ctx, q, is.claim, now); err != nil {
+		return err
+	}
 	if err := s.claimKey(ctx, q, is.claim.Idempotency, is.cert.SerialNumber); err != nil {
 		return err
 	}

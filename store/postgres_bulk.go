@@ -113,6 +113,7 @@ var errNotTogether = errors.New("not all of a batch can be recorded together")
 // errNotTogether.
 func recordTogether(ctx context.Context, runner pgxRunner, batch []*issuance, now int64) error {
 	a := togetherArgs{renewals: isRenewal(batch[0].claim)}
+	a.recalled(batch)
 	a.idempotency(batch)
 	if a.renewals {
 		a.knownKeys(batch)

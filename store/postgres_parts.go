@@ -17,6 +17,10 @@ type togetherPart struct {
 
 // Parts that first enrollments and renewals share.
 var (
+	callersPart = togetherPart{name: "callers", text: `SELECT 1 FROM unnest([text]) AS c (id)
+		WHERE (SELECT 1 FROM api_tokens t WHERE t.id = c.id AND t.disabled = 0 AND t.expires_at > $now LIMIT 1) IS NOT NULL`}
+	profilesPart = togetherPart{name: "profiles", text: `SELECT 1 FROM unnest([text], [bigint]) AS c (name, version)
+		WHERE COALESCE((SELECT MAX(p.version) FROM profiles p WHERE p.name = c.name), 0) = c.version`}
 	idempotencyPart = togetherPart{name: "idempotency", text: `INSERT INTO idempotency (scope, key_sha256, request_hash, serial, answer, created_at)
 		SELECT *, $now FROM unnest([text], [bytea], [bytea], [text], [bytea]) RETURNING 1`}
 	certificatesPart = togetherPart{name: "certificates", text: `INSERT INTO certificates (serial, sha256, subject, names, issuer_id, profile, holder_kind, holder_id,
@@ -30,6 +34,8 @@ var (
 // enrollmentParts are what first enrollments change, in the order of
 // Store.apply.
 var enrollmentParts = []togetherPart{
+	callersPart,
+	profilesPart,
 	idempotencyPart,
 	// A token of one device has one use here at most, or the device is twice in the batch, which its own row tells.
 	{name: "tokens", text: `UPDATE enrollment_tokens t SET used = t.used + c.n FROM unnest([text], [bigint], [text]) AS c (id, n, device)
@@ -58,6 +64,8 @@ var enrollmentParts = []togetherPart{
 // not one that was revoked as compromised (I8). The certificate that a renewal
 // is based on is locked, so that no revocation slips in between.
 var renewalParts = []togetherPart{
+	callersPart,
+	profilesPart,
 	idempotencyPart,
 	{name: "keys", more: true, text: `INSERT INTO keys (sha256, holder_kind, holder_id)
 		SELECT * FROM unnest([text], [text], [text]) AS c (sha256, kind, id)
@@ -95,6 +103,23 @@ func (a *togetherArgs) idempotency(batch []*issuance) {
 		columnOf(keyed, func(is *issuance) []byte { sum := sha256.Sum256([]byte(is.claim.Idempotency.Key)); return sum[:] }),
 		columnOf(keyed, func(is *issuance) []byte { return is.claim.Idempotency.RequestHash }),
 		columnOf(keyed, serialOf), columnOf(keyed, func(is *issuance) []byte { return is.claim.Idempotency.Answer }))
+}
+
+// recalled are API tokens and versions of profiles, each once.
+func (a *togetherArgs) recalled(batch []*issuance) {
+	callers, profiles := map[string]bool{}, map[enroll.ProfileClaim]bool{}
+	for _, is := range batch {
+		if is.claim.Caller != "" {
+			callers[is.claim.Caller] = true
+		}
+		if is.claim.Profile != nil {
+			profiles[*is.claim.Profile] = true
+		}
+	}
+	versions := slices.Collect(maps.Keys(profiles))
+	a.add(len(callers), slices.Collect(maps.Keys(callers)))
+	a.add(len(versions), columnOf(versions, func(p enroll.ProfileClaim) string { return p.Name }),
+		columnOf(versions, func(p enroll.ProfileClaim) int64 { return p.Version }))
 }
 
 func (a *togetherArgs) tokens(batch []*issuance) {

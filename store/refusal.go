@@ -13,6 +13,30 @@ import (
 // Each refusal function below reads why a part of a claim would be refused,
 // and returns nil when it would not. The guarded updates decide; these explain.
 
+// recalledRefusal refuses a caller whose API token holds no longer, and a profile
+// that has a newer version.
+func recalledRefusal(ctx context.Context, q querier, c *enroll.Claim, now time.Time) error {
+	if c.Caller != "" {
+		_, err := value[string](ctx, q, `SELECT id FROM api_tokens WHERE id = $1 AND disabled = 0 AND expires_at > $2`, c.Caller, micros(now))
+		switch {
+		case errors.Is(err, errNoRows):
+			return ca.Errorf(enroll.KindUnauthenticated, "Authorization", "ask an admin for a token", "the API token was disabled, or expired")
+		case err != nil:
+			return fmt.Errorf("look up API token: %w", err)
+		}
+	}
+	if c.Profile != nil {
+		newest, err := value[int64](ctx, q, `SELECT COALESCE(MAX(version), 0) FROM profiles WHERE name = $1`, c.Profile.Name)
+		switch {
+		case err != nil:
+			return fmt.Errorf("look up profile: %w", err)
+		case newest != c.Profile.Version:
+			return conflict("profile", "try again", "profile %s has another version by now", c.Profile.Name)
+		}
+	}
+	return nil
+}
+
 // tokenRefusal explains an enrollment token. A request that the token was
 // spent on already is a *enroll.Replay, also after the token expired: nothing
 // is issued again (I5, I6).

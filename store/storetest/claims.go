@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"encoding/hex"
+	"errors"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -16,6 +17,13 @@ func (f *fixture) refusal(i ca.Issuance, kind ca.Kind) {
 		f.wantKind(f.store.CheckClaim(f.ctx, claimOf(i), i.Certificate.Holder, i.Certificate.KeySHA256), kind)
 		f.wantKind(f.commit(i), kind)
 	})
+}
+
+// refusedAtOnce commits an issuance that must be refused for what CheckClaim does
+// not look at, and leave nothing behind.
+func (f *fixture) refusedAtOnce(i ca.Issuance, kind ca.Kind) {
+	f.Helper()
+	f.unchanged(func() { f.wantKind(f.commit(i), kind) })
 }
 
 // spending returns a first enrollment that spends a token.
@@ -59,6 +67,45 @@ var claimTests = []test{
 		if n := f.tokenUsed("t1"); n != 1 {
 			f.Fatalf("used %d times", n)
 		}
+	}},
+	{"a caller's API token must hold", func(f *fixture) {
+		for id, token := range map[string]enroll.APIToken{
+			"holds": {ExpiresAt: f.now.Add(time.Hour)}, "ended": {ExpiresAt: f.now.Add(-time.Second)}, "gone": {ExpiresAt: f.now.Add(time.Hour)},
+		} {
+			token.ID, token.Hash, token.Role, token.CreatedAt = id, sum(id), enroll.RoleOperator, f.now
+			f.must(f.store.CreateAPIToken(f.ctx, token, f.change("api-token.create", "token:"+id)))
+		}
+		f.must(f.store.DisableAPIToken(f.ctx, "gone", f.change("api-token.disable", "token:gone")))
+		asked := func(device, caller string) ca.Issuance {
+			i := f.enrollment(device)
+			claimOf(i).Caller = caller
+			return i
+		}
+		for _, caller := range []string{"ended", "gone", "nobody"} {
+			f.refusedAtOnce(asked("d", caller), enroll.KindUnauthenticated)
+		}
+		errs := f.store.Commit(f.ctx, []ca.Issuance{asked("d1", "holds"), asked("d2", "gone"), asked("d3", "holds")})
+		f.must(errors.Join(errs[0], errs[2]))
+		f.wantKind(errs[1], enroll.KindUnauthenticated)
+	}},
+	{"a profile must be at the version that was recalled", func(f *fixture) {
+		made := func(device, profile string, version int64) ca.Issuance {
+			i := f.enrollment(device)
+			claimOf(i).Profile = &enroll.ProfileClaim{Name: profile, Version: version}
+			return i
+		}
+		f.must(f.commit(made("d1", "device", 0)))
+		f.must(f.profile("device", 2))
+		f.refusedAtOnce(made("d2", "device", 0), enroll.KindConflict)
+		f.refusedAtOnce(made("d2", "device", 3), enroll.KindConflict)
+		errs := f.store.Commit(f.ctx, []ca.Issuance{made("d2", "device", 2), made("d3", "device", 1), made("d4", "pump", 0)})
+		f.must(errors.Join(errs[0], errs[2]))
+		f.wantKind(errs[1], enroll.KindConflict)
+		renewal := f.renewal(f.enroll("d5"))
+		claimOf(renewal).Profile = &enroll.ProfileClaim{Name: "device", Version: 1}
+		f.refusedAtOnce(renewal, enroll.KindConflict)
+		claimOf(renewal).Profile.Version = 2
+		f.must(f.commit(renewal))
 	}},
 	{"I6 an expired token is refused", func(f *fixture) {
 		f.token(enroll.EnrollmentToken{ID: "t1", ExpiresAt: f.now.Add(-time.Second)})
