@@ -62,7 +62,9 @@ var enrollmentParts = []togetherPart{
 
 // renewalParts are what renewals change. A key is new, or the device's own and
 // not one that was revoked as compromised (I8). The certificate that a renewal
-// is based on is locked, so that no revocation slips in between.
+// is based on is locked, so that no revocation slips in between. All parts see
+// what was there when the statement began: a device whose row somebody else
+// changed since, as each revocation does, is left to Store.apply.
 var renewalParts = []togetherPart{
 	callersPart,
 	profilesPart,
@@ -77,8 +79,8 @@ var renewalParts = []togetherPart{
 			not_after = CASE WHEN d.not_after < c.until THEN c.until ELSE d.not_after END,
 			group_name = CASE WHEN c.place = '' THEN d.group_name ELSE c.place END,
 			attributes = CASE WHEN c.attributes = '' THEN d.attributes ELSE c.attributes END
-		FROM unnest([text], [bigint], [bigint], [text], [text]) AS c (id, generation, until, place, attributes)
-		WHERE d.id = c.id AND d.status = 'active' RETURNING 1`},
+		FROM unnest([text], [bigint], [bigint], [text], [text]) AS c (id, generation, until, place, attributes), devices seen
+		WHERE d.id = c.id AND d.status = 'active' AND seen.id = c.id AND d.ctid = seen.ctid RETURNING 1`},
 	{name: "replaced", text: `SELECT 1 FROM unnest([text], [text], [text]) AS c (serial, kind, id), certificates r
 		WHERE r.serial = c.serial AND r.status = 'good' AND r.holder_kind = c.kind AND r.holder_id = c.id FOR NO KEY UPDATE OF r`},
 	certificatesPart,

@@ -50,6 +50,10 @@ func TestPostgres(t *testing.T) {
 				t.Errorf("an hour late: %v, %v", skew, err)
 			}
 		})
+		t.Run("renewal", func(t *testing.T) {
+			t.Parallel()
+			testRenewalBesideRevocation(t, database(t))
+		})
 		t.Run("jobs", func(t *testing.T) {
 			t.Parallel()
 			testJobs(t, func(t *testing.T) func(t *testing.T) *Store {
