@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -212,9 +213,15 @@ func checkTime(text, path string) error {
 	return nil
 }
 
+// knownFields are what fieldsOf found, by type.
+var knownFields sync.Map
+
 // fieldsOf returns a struct's JSON fields by name, those of embedded structs
 // among them.
 func fieldsOf(t reflect.Type) map[string]reflect.Type {
+	if fields, ok := knownFields.Load(t); ok {
+		return fields.(map[string]reflect.Type)
+	}
 	fields := map[string]reflect.Type{}
 	for _, f := range reflect.VisibleFields(t) {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -226,6 +233,7 @@ func fieldsOf(t reflect.Type) map[string]reflect.Type {
 		}
 		fields[name] = f.Type
 	}
+	knownFields.Store(t, fields)
 	return fields
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -140,9 +141,9 @@ func write(w http.ResponseWriter, status int, mediaType string, body []byte) {
 // answers are made so too, and a replay is the same bytes. Our own answer types
 // always encode.
 func encodeJSON(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
+	var out bytes.Buffer
+	if err := json.NewEncoder(&out).Encode(v); err != nil {
 		panic(err)
 	}
-	return append(b, '\n')
+	return out.Bytes()
 }

@@ -1,7 +1,6 @@
 package ca
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -62,7 +61,12 @@ type Certificate struct {
 func (c *Certificate) CRLScope() CRLScope { return CRLScope{c.IssuerID, c.CRLShard} }
 
 // PEM returns the certificate alone, PEM-encoded.
-func (c *Certificate) PEM() string { return string(encodePEM(c.DER)) }
+func (c *Certificate) PEM() string {
+	var out strings.Builder
+	out.Grow(pemSize(c.DER))
+	writePEM(&out, c.DER)
+	return out.String()
+}
 
 // X509 parses the certificate.
 func (c *Certificate) X509() (*x509.Certificate, error) { return x509.ParseCertificate(c.DER) }
@@ -170,13 +174,6 @@ func EncodeChain(chain ...*x509.Certificate) string {
 		writePEM(&out, c.Raw)
 	}
 	return out.String()
-}
-
-func encodePEM(der []byte) []byte {
-	var out bytes.Buffer
-	out.Grow(pemSize(der))
-	writePEM(&out, der)
-	return out.Bytes()
 }
 
 // writePEM writes to memory, which does not fail.

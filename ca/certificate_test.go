@@ -11,7 +11,7 @@ func TestChainText(t *testing.T) {
 	t.Parallel()
 	for n := range 200 {
 		der := make([]byte, n)
-		if got := encodePEM(der); len(got) != pemSize(der) {
+		if got := (&Certificate{DER: der}).PEM(); len(got) != pemSize(der) {
 			t.Fatalf("%d bytes: %d, not %d", n, len(got), pemSize(der))
 		}
 	}

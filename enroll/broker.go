@@ -270,7 +270,7 @@ func (s *Service) issueBroker(ctx context.Context, c Call, b *Broker, request *c
 		Profile: profile.Name, Version: profile, Holder: holder, CommonName: b.Names[0], Facts: ca.NameFacts{ID: b.ID}, PublicKey: request.PublicKey, KeySHA256: request.KeySHA256,
 		Product: b.Product, Site: b.Site,
 		Claim: func(cert ca.Certificate) any {
-			claim.Event = s.issueEvent(c.Principal.Name, "broker.issue", "broker:"+b.ID, cert, nil)
+			claim.Event = s.issueEvent(c.Principal.Name, "broker.issue", "broker:"+b.ID, cert, issued{})
 			return &claim
 		},
 	}

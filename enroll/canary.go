@@ -64,7 +64,7 @@ func (s *Service) newCanary(ctx context.Context, profile string, scope *ca.CRLSc
 		Profile: profile, Holder: ca.Holder{Kind: ca.HolderCanary, ID: CanaryID}, CommonName: CanaryID,
 		PublicKey: request.PublicKey, KeySHA256: request.KeySHA256,
 		Claim: func(cert ca.Certificate) any {
-			return &Claim{Change: Change{Event: s.issueEvent("server", "canary.issue", "canary:"+CanaryID, cert, nil)}}
+			return &Claim{Change: Change{Event: s.issueEvent("server", "canary.issue", "canary:"+CanaryID, cert, issued{})}}
 		},
 	}
 	if profile == serverCanaryProfile {

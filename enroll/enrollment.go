@@ -326,9 +326,13 @@ func checkDeviceNames(r *ca.Request, id string) error {
 // that was asked, with the CertificationRequestInfo for the request, since a
 // request signed anew has another ECDSA signature.
 func requestHash(r EnrollRequest, order, profile string, request *ca.Request) ([]byte, error) {
-	text, err := json.Marshal(map[string]any{
-		"deviceId": r.DeviceID, "workOrder": order, "profile": profile, "attributes": r.Attributes, "csr": request.InfoSHA256,
-	})
+	text, err := json.Marshal(struct { // as a map of them was written: the hashes are stored
+		Attributes map[string]string `json:"attributes"`
+		CSR        []byte            `json:"csr"`
+		DeviceID   string            `json:"deviceId"`
+		Profile    string            `json:"profile"`
+		WorkOrder  string            `json:"workOrder"`
+	}{r.Attributes, request.InfoSHA256, r.DeviceID, profile, order})
 	if err != nil {
 		return nil, fmt.Errorf("hash the request: %w", err)
 	}

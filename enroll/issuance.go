@@ -40,9 +40,9 @@ func (s *Service) issueFor(ctx context.Context, e *enrolling) (*ca.Certificate, 
 			case claim.Device.Supersedes:
 				action = "device.rekey"
 			}
-			more := map[string]any{"workOrder": claim.Order}
+			more := issued{WorkOrder: claim.Order}
 			if e.born != nil {
-				more["manufacturer"], more["idevidSha256"] = e.born.Manufacturer.ID, e.born.SHA256
+				more.Manufacturer, more.IDevIDSHA256 = e.born.Manufacturer.ID, e.born.SHA256
 			}
 			claim.Event = s.issueEvent(e.actor, action, "device:"+e.deviceID, cert, more)
 			return &claim
@@ -120,16 +120,25 @@ func (s *Service) checkBlocked(ctx context.Context, keySHA256 string) error {
 	return err
 }
 
-// issueEvent is the audit event of an issuance.
-func (s *Service) issueEvent(actor, action, subject string, cert ca.Certificate, more map[string]any) Event {
-	detail := map[string]any{
-		"serialNumber": cert.SerialNumber, "profile": cert.Profile, "profileVersion": cert.ProfileVersion, "issuer": cert.IssuerID,
-		"names": cert.Names, "notAfter": cert.NotAfter, "keySha256": cert.KeySHA256,
-	}
-	for k, v := range more {
-		if v != "" {
-			detail[k] = v
-		}
-	}
+// An issued is the detail of an issuance's audit event. The names are in the
+// order of their letters, as in every other event.
+type issued struct {
+	IDevIDSHA256   string          `json:"idevidSha256,omitempty"`
+	Issuer         string          `json:"issuer"`
+	KeySHA256      string          `json:"keySha256"`
+	Manufacturer   string          `json:"manufacturer,omitempty"`
+	Names          []string        `json:"names"`
+	NotAfter       time.Time       `json:"notAfter"`
+	Profile        string          `json:"profile"`
+	ProfileVersion int64           `json:"profileVersion"`
+	SerialNumber   ca.SerialNumber `json:"serialNumber"`
+	WorkOrder      string          `json:"workOrder,omitempty"`
+}
+
+// issueEvent is the audit event of an issuance; detail has what the certificate
+// does not say.
+func (s *Service) issueEvent(actor, action, subject string, cert ca.Certificate, detail issued) Event {
+	detail.SerialNumber, detail.Profile, detail.ProfileVersion, detail.Issuer = cert.SerialNumber, cert.Profile, cert.ProfileVersion, cert.IssuerID
+	detail.Names, detail.NotAfter, detail.KeySHA256 = cert.Names, cert.NotAfter, cert.KeySHA256
 	return newEvent(s.now(), actor, action, subject, detail)
 }

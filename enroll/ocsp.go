@@ -12,7 +12,7 @@ func (s *Service) newResponder() *ca.Responder {
 	return ca.NewResponder(ca.ResponderConfig{
 		Authority: s.ca, Statuses: s.store, Log: s.log,
 		Claim: func(cert ca.Certificate) any {
-			return &Claim{Change: Change{Event: s.issueEvent("server", "ocsp.issue", "issuer:"+cert.IssuerID, cert, nil)}}
+			return &Claim{Change: Change{Event: s.issueEvent("server", "ocsp.issue", "issuer:"+cert.IssuerID, cert, issued{})}}
 		},
 	})
 }

@@ -30,7 +30,7 @@ func (s *Service) IssueServer(ctx context.Context, names []string, csr []byte) (
 		Facts:     ca.NameFacts{ID: names[0]},
 		PublicKey: request.PublicKey, KeySHA256: request.KeySHA256,
 		Claim: func(cert ca.Certificate) any {
-			return &Claim{Change: Change{Event: s.issueEvent("server", "server.issue", "server:"+names[0], cert, nil)}}
+			return &Claim{Change: Change{Event: s.issueEvent("server", "server.issue", "server:"+names[0], cert, issued{})}}
 		},
 	}
 	order.DNSNames, order.IPs = splitNames(names)
