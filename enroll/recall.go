@@ -59,8 +59,8 @@ func (s *Service) Recall(bearer string) *Principal {
 	return p
 }
 
-// trulyAuthenticated returns the principal as Authenticate does now.
-func (s *Service) trulyAuthenticated(ctx context.Context, p Principal) (*Principal, error) {
+// authenticatedNow returns the principal as Authenticate does now.
+func (s *Service) authenticatedNow(ctx context.Context, p Principal) (*Principal, error) {
 	if p.recalled == nil {
 		return &p, nil
 	}
@@ -85,7 +85,7 @@ func (s *Service) recalling(ctx context.Context, c Call, do func(c Call, recall 
 			return e, err
 		}
 	}
-	p, err := s.trulyAuthenticated(ctx, c.Principal)
+	p, err := s.authenticatedNow(ctx, c.Principal)
 	if err != nil {
 		return nil, err
 	}
