@@ -58,7 +58,11 @@ func (a *API) authenticate(x *exchange) (*enroll.Principal, error) {
 		if len(rule.Holders) == 0 { // whosever it is, and whatever became of it
 			return nil, ca.Errorf(enroll.KindForbidden, "", `send "Authorization: Bearer TOKEN"`, "no client certificate opens this call")
 		}
-		p, err = a.service.AuthenticateCertificate(x.ctx(), x.r.TLS.PeerCertificates)
+		authenticate := a.service.AuthenticateCertificate
+		if x.route.Renews {
+			authenticate = a.service.AuthenticateToRenew
+		}
+		p, err = authenticate(x.ctx(), x.r.TLS.PeerCertificates)
 	case rule.certificateOnly():
 		return nil, ca.Errorf(enroll.KindUnauthenticated, "", "make this call on the machine listener, with the certificate and its key",
 			"this call needs a client certificate")

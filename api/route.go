@@ -30,6 +30,7 @@ type Route struct {
 	Status  int    // of its success; 200 when zero in the table
 	Creates bool   // a repetition under the same Idempotency-Key answers as the first
 	Chain   bool   // can answer the certificate chain alone
+	Renews  bool   // renews the certificate that it comes with, so that its device is read with it
 	Recalls bool   // takes an API token as it was read last: the transaction looks whether it holds still
 	NoBody  bool   // the body may be left out, because every field may
 	Filters []Parameter

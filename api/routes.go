@@ -34,7 +34,7 @@ func deviceRoutes() []Route {
 			Doc:   "Enrolls a device by its certification request. With a manufacturer's certificate, its manifest says the device and the work order.", endpoint: takes((*API).postEnrollment)},
 		{Name: "enrollBatch", Method: post, Pattern: "/enrollments/batch", Rule: may(enroll.MayEnroll),
 			Doc: "Enrolls many devices: a line of JSON each, answered as each is done.", endpoint: streams[BatchItem, BatchResult]((*API).postEnrollmentBatch)},
-		{Name: "renewDevice", Method: post, Pattern: "/renewals", Rule: Rule{Holders: []ca.HolderKind{ca.HolderDevice}}, Status: created, Creates: true, Chain: true, NoBody: true, At: "/certificates/{serial}",
+		{Name: "renewDevice", Method: post, Pattern: "/renewals", Rule: Rule{Holders: []ca.HolderKind{ca.HolderDevice}}, Status: created, Creates: true, Chain: true, Renews: true, NoBody: true, At: "/certificates/{serial}",
 			Kinds: append(csrKinds(), enroll.KindExpired, ca.KindRevoked, enroll.KindCertificateLimit),
 			Doc:   "Renews the device certificate that the connection was made with; with a csr, to its new key.", endpoint: takes((*API).postRenewal)},
 

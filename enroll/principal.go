@@ -23,7 +23,8 @@ type Principal struct {
 	IDevID      *IDevID         // the manufacturer's certificate it came with, if any
 	Seal        []byte          // key material of the credential, for sealing kept answers; never stored
 
-	recalled []byte // SHA-256 of the API token where Recall gave what was read before; nil otherwise
+	device   *Device // of Certificate, for its renewal; nil where it was not read
+	recalled []byte  // SHA-256 of the API token where Recall gave what was read before; nil otherwise
 }
 
 // String returns the name, and nothing of the credential.
@@ -118,11 +119,40 @@ func (s *Service) principalOf(token *APIToken, bearer string) (*Principal, error
 // held or revoked. One past its notAfter is let through: whether it may still
 // do something, such as renew, is the call's to decide.
 func (s *Service) AuthenticateCertificate(ctx context.Context, peer []*x509.Certificate) (*Principal, error) {
+	return authenticate(peer, func(serial ca.SerialNumber) (*ca.Certificate, error) { return s.store.Certificate(ctx, serial) })
+}
+
+// AuthenticateToRenew is AuthenticateCertificate for RenewDevice, which needs the
+// device too: both are one read.
+func (s *Service) AuthenticateToRenew(ctx context.Context, peer []*x509.Certificate) (*Principal, error) {
+	var device *Device
+	p, err := authenticate(peer, func(serial ca.SerialNumber) (*ca.Certificate, error) {
+		d, err := s.store.DeviceToRenew(ctx, serial)
+		switch {
+		case isKind(err, ca.KindNotFound): // not a device's
+		case err != nil:
+			return nil, err
+		default:
+			if n := slices.IndexFunc(d.Certificates, func(c *ca.Certificate) bool { return c.SerialNumber == serial }); n >= 0 {
+				device = d
+				return d.Certificates[n], nil
+			}
+		}
+		return s.store.Certificate(ctx, serial)
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.device = device
+	return p, nil
+}
+
+func authenticate(peer []*x509.Certificate, read func(ca.SerialNumber) (*ca.Certificate, error)) (*Principal, error) {
 	const hint = "present the device's current certificate and key"
 	if len(peer) == 0 {
 		return nil, ca.Errorf(KindUnauthenticated, "", hint, "no client certificate was presented")
 	}
-	cert, err := s.store.Certificate(ctx, ca.SerialNumberOf(peer[0].SerialNumber))
+	cert, err := read(ca.SerialNumberOf(peer[0].SerialNumber))
 	if isKind(err, ca.KindNotFound) || err == nil && !slices.Equal(cert.DER, peer[0].Raw) {
 		return nil, ca.Errorf(KindUnauthenticated, "", hint, "the client certificate was not issued here")
 	}

@@ -90,6 +90,7 @@ func (s *Service) recalling(ctx context.Context, c Call, do func(c Call, recall 
 		return nil, err
 	}
 	c.Principal = *p
+	c.Principal.device = nil
 	return do(c, false)
 }
 

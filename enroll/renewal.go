@@ -33,7 +33,7 @@ func (s *Service) renewDevice(ctx context.Context, c Call, csr string, recall bo
 	if err != nil {
 		return nil, err
 	}
-	if first, err := s.renewedBefore(ctx, e, current); err != nil || first != nil {
+	if first, err := s.renewedBefore(ctx, c, e, current); err != nil || first != nil {
 		return first, err
 	}
 	cert, err := s.issueFor(ctx, e)
@@ -82,7 +82,7 @@ func (s *Service) renewing(ctx context.Context, c Call, current *ca.Certificate,
 // than the one it came with that has the key it asks for and is not due for
 // renewal itself. The answer that held it was lost. Otherwise it notes the
 // device's place.
-func (s *Service) renewedBefore(ctx context.Context, e *enrolling, current *ca.Certificate) (*Enrollment, error) {
+func (s *Service) renewedBefore(ctx context.Context, c Call, e *enrolling, current *ca.Certificate) (*Enrollment, error) {
 	if e.claim.Idempotency != nil {
 		if r, err := s.store.Replayed(ctx, e.claim.Idempotency); err != nil || r != nil {
 			if err != nil {
@@ -91,15 +91,19 @@ func (s *Service) renewedBefore(ctx context.Context, e *enrolling, current *ca.C
 			return s.replayedEnrollment(ctx, r)
 		}
 	}
-	d, err := s.store.DeviceToRenew(ctx, e.deviceID)
-	if err != nil {
-		return nil, err
+	d := c.Principal.device
+	if d == nil {
+		var err error
+		if d, err = s.store.DeviceToRenew(ctx, current.SerialNumber); err != nil {
+			return nil, err
+		}
 	}
 	now := s.cfg.Now()
 	if cert := certificateWithKey(d, e.request.KeySHA256, now); cert != nil && cert.SerialNumber != current.SerialNumber && now.Before(cert.RenewAfter()) {
 		return s.again(ctx, e, "device.renew-again", cert)
 	}
 	e.renewed = d
+	var err error
 	if e.place, err = s.placeOf(ctx, d); err != nil {
 		return nil, err
 	}

@@ -74,9 +74,10 @@ type CertificateStore interface {
 type DeviceStore interface {
 	CreateDevice(ctx context.Context, d Device, c Change) error // KindDuplicateDevice
 	Device(ctx context.Context, id string) (*Device, error)     // with its certificates
-	// DeviceToRenew is Device with its newest few certificates, and without the
-	// certainty that they are of the same moment: the renewal's commit decides.
-	DeviceToRenew(ctx context.Context, id string) (*Device, error)
+	// DeviceToRenew returns the device that holds a certificate, with its newest
+	// few, which need not have that one among them, and without the certainty that
+	// they are of the same moment: the renewal's commit decides. ca.KindNotFound.
+	DeviceToRenew(ctx context.Context, serial ca.SerialNumber) (*Device, error)
 	Devices(ctx context.Context, f DeviceFilter, p Page) ([]*Device, string, error)
 	// HoldDevice puts an active device and its good certificates on hold.
 	HoldDevice(ctx context.Context, id string, at time.Time, c Change) error

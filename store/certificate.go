@@ -12,8 +12,11 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-const selectCertificate = `SELECT serial, recorded_at, sha256, subject, names, issuer_id, profile, holder_kind, holder_id,
-	status, reason, revoked_at, not_before, not_after, key_sha256, cdp, crl_shard, profile_version, renew_from, der FROM certificates`
+const (
+	certificateColumns = `serial, recorded_at, sha256, subject, names, issuer_id, profile, holder_kind, holder_id,
+	status, reason, revoked_at, not_before, not_after, key_sha256, cdp, crl_shard, profile_version, renew_from, der`
+	selectCertificate = `SELECT ` + certificateColumns + ` FROM certificates`
+)
 
 func scanCertificate(row scanner) (*ca.Certificate, error) {
 	r, err := scanRecorded(row)
@@ -29,11 +32,16 @@ type recorded struct {
 
 func scanRecorded(row scanner) (recorded, error) {
 	r := recorded{Certificate: &ca.Certificate{}}
-	c := r.Certificate
-	err := row.Scan(&c.SerialNumber, &r.at, &c.SHA256, &c.Subject, fromJSON{&c.Names}, &c.IssuerID, &c.Profile,
-		&c.Holder.Kind, &c.Holder.ID, &c.Status, &c.Reason, atTime{&c.RevokedAt}, atTime{&c.NotBefore}, atTime{&c.NotAfter},
-		&c.KeySHA256, &c.CDP, asInt{&c.CRLShard}, &c.ProfileVersion, atTime{&c.RenewFrom}, &c.DER)
+	err := row.Scan(certificateTargets(&r)...)
 	return r, err
+}
+
+// certificateTargets are what certificateColumns are scanned into.
+func certificateTargets(r *recorded) []any {
+	c := r.Certificate
+	return []any{&c.SerialNumber, &r.at, &c.SHA256, &c.Subject, fromJSON{&c.Names}, &c.IssuerID, &c.Profile,
+		&c.Holder.Kind, &c.Holder.ID, &c.Status, &c.Reason, atTime{&c.RevokedAt}, atTime{&c.NotBefore}, atTime{&c.NotAfter},
+		&c.KeySHA256, &c.CDP, asInt{&c.CRLShard}, &c.ProfileVersion, atTime{&c.RenewFrom}, &c.DER}
 }
 
 // Certificate implements enroll.CertificateStore.

@@ -71,16 +71,26 @@ func (s *Store) Device(ctx context.Context, id string) (*enroll.Device, error) {
 }
 
 // DeviceToRenew implements enroll.DeviceStore.
-func (s *Store) DeviceToRenew(ctx context.Context, id string) (*enroll.Device, error) {
+func (s *Store) DeviceToRenew(ctx context.Context, serial ca.SerialNumber) (*enroll.Device, error) {
+	var d *enroll.Device
+	var err error
 	if s.renewed.ask == nil {
-		d, err := deviceWithCertificates(ctx, s.db, id, certificatesToRenew)
-		return d, s.explain("read device", err)
-	}
-	d, err := s.renewed.get(ctx, id)
-	if err == nil && d == nil {
-		err = notFound("deviceId", "device", id)
+		d, err = deviceToRenew(ctx, s.db, serial)
+	} else if d, err = s.renewed.get(ctx, serial); err == nil && d == nil {
+		err = notFound("serialNumber", "device with certificate", string(serial))
 	}
 	return d, s.explain("read device", err)
+}
+
+func deviceToRenew(ctx context.Context, q querier, serial ca.SerialNumber) (*enroll.Device, error) {
+	id, err := value[string](ctx, q, `SELECT holder_id FROM certificates WHERE serial = $1 AND holder_kind = 'device'`, serial)
+	if errors.Is(err, errNoRows) {
+		return nil, notFound("serialNumber", "device with certificate", string(serial))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return deviceWithCertificates(ctx, q, id, certificatesToRenew)
 }
 
 func deviceWithCertificates(ctx context.Context, q querier, id string, most int) (*enroll.Device, error) {

@@ -76,30 +76,40 @@ func copyOf[T any](v *T) *T {
 	return &own
 }
 
-// devicesToRenew returns devices with their newest certificates, nil where there
-// is none.
-func (e *postgresEngine) devicesToRenew(ctx context.Context, ids []string) ([]*enroll.Device, error) {
-	devices, err := collect(ctx, e, scanDevice, `SELECT found.* FROM unnest((SELECT $1::text[])) AS c (id),
-		LATERAL (`+selectDevice+` WHERE id = c.id LIMIT 1) AS found`, distinct(ids))
-	if err != nil {
-		return nil, err
-	}
-	certs, err := collect(ctx, e, scanCertificate, `SELECT found.* FROM unnest((SELECT $1::text[])) AS c (id),
-		LATERAL (`+selectCertificate+` WHERE holder_kind = 'device' AND holder_id = c.id
-			ORDER BY recorded_at DESC, serial DESC LIMIT $2) AS found`, distinct(ids), int64(certificatesToRenew))
-	if err != nil {
-		return nil, err
-	}
-	known := make(map[string]*enroll.Device, len(devices))
-	for _, d := range devices {
-		known[d.ID] = d
-	}
-	for _, c := range certs {
-		if d := known[c.Holder.ID]; d != nil {
-			d.Certificates = append(d.Certificates, c)
+// devicesToRenew returns the devices of certificates with their newest
+// certificates, nil where there is none.
+func (e *postgresEngine) devicesToRenew(ctx context.Context, serials []ca.SerialNumber) ([]*enroll.Device, error) {
+	known, newest := map[ca.SerialNumber]*enroll.Device{}, map[ca.SerialNumber][]recorded{}
+	_, err := collect(ctx, e, func(row scanner) (none struct{}, err error) {
+		var asked ca.SerialNumber
+		var kind ca.HolderKind
+		d, c := newScannedDevice(), recorded{Certificate: &ca.Certificate{}}
+		if err := row.Scan(slices.Concat([]any{&asked, &kind}, deviceTargets(d), certificateTargets(&c))...); err != nil {
+			return none, err
 		}
+		if kind != ca.HolderDevice { // whose holder is called as a device is
+			return none, nil
+		}
+		if known[asked] == nil {
+			known[asked] = d
+		}
+		newest[asked] = append(newest[asked], c)
+		return none, nil
+	}, `SELECT c.serial, known.holder_kind, device.*, newest.* FROM unnest((SELECT $1::text[])) AS c (serial),
+		LATERAL (SELECT holder_kind, holder_id FROM certificates WHERE serial = c.serial LIMIT 1) AS known,
+		LATERAL (`+selectDevice+` WHERE id = known.holder_id LIMIT 1) AS device,
+		LATERAL (`+selectCertificate+` WHERE holder_kind = 'device' AND holder_id = known.holder_id
+			ORDER BY recorded_at DESC, serial DESC LIMIT $2) AS newest`, distinct(serials), int64(certificatesToRenew))
+	if err != nil {
+		return nil, err
 	}
-	return columnOf(ids, func(id string) *enroll.Device { return copyOf(known[id]) }), nil
+	for serial, certs := range newest { // a query without a sort promises no order
+		slices.SortFunc(certs, func(a, b recorded) int {
+			return cmp.Or(cmp.Compare(b.at, a.at), cmp.Compare(b.SerialNumber, a.SerialNumber))
+		})
+		known[serial].Certificates = columnOf(certs, func(r recorded) *ca.Certificate { return r.Certificate })
+	}
+	return columnOf(serials, func(serial ca.SerialNumber) *enroll.Device { return copyOf(known[serial]) }), nil
 }
 
 // errNotTogether says that of several issuances not all can be recorded by one

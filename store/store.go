@@ -41,7 +41,7 @@ type Store struct {
 	tidied  idempotencyKey // up to which Tidy has looked at idempotency keys
 	firsts  group[first, bool]
 	serials group[ca.SerialNumber, *ca.Certificate] // nil for one that there is not
-	renewed group[string, *enroll.Device]           // by id, nil for one that there is not
+	renewed group[ca.SerialNumber, *enroll.Device]  // by a certificate's, nil for one that there is not
 }
 
 var _ enroll.Store = (*Store)(nil)

@@ -1,8 +1,10 @@
 package storetest
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/fleetca/fleetca/ca"
@@ -152,6 +154,46 @@ var claimTests = []test{
 		if len(d.Certificates) != 2 || d.Certificates[0].SerialNumber != i.Certificate.SerialNumber || d.TrustGeneration != 2 {
 			f.Fatalf("device is %+v", d)
 		}
+	}},
+	{"the device of a certificate, with its newest few", func(f *fixture) {
+		chains := map[string][]ca.Certificate{}
+		for _, id := range []string{"d1", "d2"} {
+			chains[id] = append(chains[id], f.enroll(id))
+			for n := range 4 {
+				f.now = f.now.Add(time.Second)
+				i := f.renewal(chains[id][n])
+				f.must(f.commit(i))
+				chains[id] = append(chains[id], i.Certificate)
+			}
+		}
+		broker := ca.Issuance{Certificate: f.certificate(ca.Holder{Kind: ca.HolderBroker, ID: "d1"}), Claim: &enroll.Claim{Change: f.change("broker.issue", "broker:d1")}}
+		f.must(f.commit(broker))
+		var asks sync.WaitGroup
+		for range 4 { // some of them share a query
+			for id, chain := range chains {
+				for _, asked := range chain {
+					asks.Go(func() {
+						d, err := f.store.DeviceToRenew(f.ctx, asked.SerialNumber)
+						if err != nil || d.ID != id || d.Status != enroll.DeviceActive || d.TrustGeneration != 2 || len(d.Certificates) < 2 || len(d.Certificates) >= len(chain) {
+							f.Errorf("the device of %s is %+v, %v", asked.SerialNumber, d, err)
+							return
+						}
+						for n, c := range d.Certificates {
+							if want := chain[len(chain)-1-n]; c.SerialNumber != want.SerialNumber || !bytes.Equal(c.DER, want.DER) {
+								f.Errorf("certificate %d of %s is %s", n, id, c.SerialNumber)
+							}
+						}
+					})
+				}
+			}
+			asks.Go(func() {
+				for _, serial := range []ca.SerialNumber{broker.Certificate.SerialNumber, "00"} {
+					_, err := f.store.DeviceToRenew(f.ctx, serial)
+					f.wantKind(err, ca.KindNotFound)
+				}
+			})
+		}
+		asks.Wait()
 	}},
 	{"renewals of a batch are granted or fail each by itself", func(f *fixture) {
 		old := map[string]ca.Certificate{}
