@@ -28,7 +28,7 @@ func TestCostAsTheStoreGrows(t *testing.T) {
 		compareCosts(t, small, large, func(name string) string { return filepath.Join(t.TempDir(), name+".db") })
 	})
 	if os.Getenv("FLEETCA_TEST_SOAK") == "1" {
-		large = 10_000_000
+		small, large = 10_000, 10_000_000
 	}
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
