@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -50,11 +52,13 @@ func openPostgres(ctx context.Context, url string, log *slog.Logger) (engine, er
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "fleetca"
 	}
-	config.AfterConnect = demandDurability
+	config.AfterConnect = setSession
+	silent := watchSilence(config)
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
+	silent.pool.Store(pool)
 	e := &postgresEngine{pool: pool, log: log}
 	if e.queue, err = newQueue(&postgresDriver{riverpgxv5.New(pool)}, log); err != nil {
 		return nil, errors.Join(err, e.close())
@@ -63,13 +67,6 @@ func openPostgres(ctx context.Context, url string, log *slog.Logger) (engine, er
 		return nil, errors.Join((&Store{db: e}).explain("open database", err), e.close())
 	}
 	return e, nil
-}
-
-// demandDurability turns on the wait for the disk where the server's default
-// leaves it out (I1); a stricter default stays.
-func demandDurability(ctx context.Context, c *pgx.Conn) error {
-	_, err := c.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'`)
-	return err
 }
 
 // checkServer refuses a server that is too old.
@@ -95,8 +92,29 @@ func (e *postgresEngine) exec(ctx context.Context, text string, args ...any) (in
 	return pgxQuerier{e.pool}.exec(ctx, text, args...)
 }
 
+// readBound is how long one statement may read: longer than any does, for those
+// whom nobody waits for with a deadline.
+const readBound = 2 * time.Minute
+
 func (e *postgresEngine) query(ctx context.Context, text string, args ...any) (rows, error) {
-	return pgxQuerier{e.pool}.query(ctx, text, args...)
+	ctx, cancel := context.WithTimeout(ctx, readBound)
+	found, err := pgxQuerier{e.pool}.query(ctx, text, args...)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return boundedRows{found, cancel}, nil
+}
+
+// boundedRows are rows that end with a context.
+type boundedRows struct {
+	rows
+	cancel context.CancelFunc
+}
+
+func (r boundedRows) close() {
+	r.rows.close()
+	r.cancel()
 }
 
 func (e *postgresEngine) snapshot(ctx context.Context, fn func(querier) error) error {
@@ -109,11 +127,22 @@ func (e *postgresEngine) snapshot(ctx context.Context, fn func(querier) error) e
 }
 
 func (e *postgresEngine) update(ctx context.Context, fn func(tx) error) error {
-	t, err := e.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+	t, err := e.pool.BeginTx(ctx, writing(ctx))
 	if err != nil {
 		return &beginError{err}
 	}
 	return e.finish(ctx, t, fn(&postgresTx{pgxQuerier{t}, t, e.queue}))
+}
+
+// writing are the options of a transaction that writes. Where ctx has a deadline
+// the server ends one of which it hears nothing for as long, with its locks.
+func writing(ctx context.Context) pgx.TxOptions {
+	deadline, bounded := ctx.Deadline()
+	if !bounded {
+		return pgx.TxOptions{IsoLevel: pgx.ReadCommitted}
+	}
+	left := max(time.Until(deadline), time.Second)
+	return pgx.TxOptions{BeginQuery: "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = " + strconv.FormatInt(left.Milliseconds(), 10)}
 }
 
 // finish commits a transaction, or rolls it back after an error.
@@ -260,7 +289,7 @@ func (e *postgresEngine) fault(err error) fault {
 	switch own.Code {
 	case "40001", "40P01": // serialization_failure, deadlock_detected
 		return faultRetry
-	case "55P03", "57014": // lock_not_available, query_canceled
+	case "55P03", "57014", "25P03": // lock_not_available, query_canceled, idle_in_transaction_session_timeout
 		return faultBusy
 	case "53100": // disk_full
 		return faultFull
