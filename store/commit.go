@@ -36,6 +36,7 @@ type committer struct {
 	waiting []*pending
 	closed  bool
 
+	bound   time.Duration // of a batch; none when zero
 	wake    chan struct{} // holds one token while something may wait
 	turn    chan struct{} // holds one token while a transaction runs
 	slow    chan struct{} // holds one for each more that runs beside a slow one
@@ -47,8 +48,16 @@ type committer struct {
 // that are quick that costs more than it gains.
 const patience = 20 * time.Millisecond
 
+// writeBound is how long PostgreSQL may take over a batch: a connection may fall
+// silent, and nothing else would end the wait for it. SQLite needs none: it
+// waits for another process's lock for busyTimeoutMs, and for nothing else.
+const writeBound = 10 * time.Second
+
 func newCommitter(s *Store) *committer {
 	c := &committer{store: s, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1), slow: make(chan struct{}, s.db.writers()-1)}
+	if _, ok := s.db.(*postgresEngine); ok {
+		c.bound = writeBound
+	}
 	for range s.db.writers() {
 		c.stopped.Go(c.run)
 	}
@@ -62,7 +71,8 @@ func (s *Store) write(ctx context.Context, do func(ctx context.Context, q tx) er
 
 // submit queues changes in their order and returns the error of each once its
 // outcome is known. One that still waits when ctx ends is dropped; one that
-// was taken is waited for.
+// was taken is waited for, which takes no longer than the bound of a batch: who
+// left then would not know what became of it (I21).
 func (c *committer) submit(ctx context.Context, changes ...*pending) []error {
 	errs := make([]error, len(changes))
 	for _, w := range changes {
@@ -186,16 +196,23 @@ func (c *committer) take() []*pending {
 	return batch
 }
 
-// flush runs a batch in one transaction and tells every waiter its outcome.
+// flush runs a batch in one transaction and tells every waiter its outcome, all
+// of it within the bound.
 func (c *committer) flush(batch []*pending) {
-	err := c.transact(batch)
-	begin, commit := (*beginError)(nil), (*commitError)(nil)
+	ctx := context.Background() // what was taken is committed, whoever still waits
+	if c.bound > 0 {
+		limited, cancel := context.WithTimeout(ctx, c.bound)
+		defer cancel()
+		ctx = limited
+	}
+	err := c.transact(ctx, batch)
+	begin, commit, late := (*beginError)(nil), (*commitError)(nil), (*lateError)(nil)
 	switch {
 	case err == nil:
 		for _, w := range batch {
 			w.done <- w.err
 		}
-	case errors.As(err, &begin), len(batch) == 1:
+	case errors.As(err, &begin), errors.As(err, &late), len(batch) == 1:
 		for _, w := range batch {
 			w.done <- err
 		}
@@ -208,7 +225,7 @@ func (c *committer) flush(batch []*pending) {
 		}
 	default: // the transaction broke in the middle: nothing was committed
 		for _, w := range batch {
-			w.done <- c.transact([]*pending{w})
+			w.done <- c.transact(ctx, []*pending{w})
 		}
 	}
 }
@@ -218,8 +235,7 @@ func (c *committer) flush(batch []*pending) {
 // all are granted; when one is refused that is undone, and each goes under a
 // savepoint of its own, so that it fails alone. A single change needs none: its
 // error is the transaction's.
-func (c *committer) transact(batch []*pending) error {
-	ctx := context.Background() // what was taken is committed, whoever still waits
+func (c *committer) transact(ctx context.Context, batch []*pending) error {
 	plain, rest := c.plain(batch)
 	together := len(batch) > 1 || len(plain) == 1
 	var err error
@@ -247,12 +263,22 @@ func (c *committer) transact(batch []*pending) error {
 		case errors.Is(err, errNotTogether):
 			together = false
 		case err == nil || c.store.db.fault(err) != faultRetry:
-			return err
+			return late(ctx, err)
 		default:
 			tries++
 		}
 	}
-	return err
+	return late(ctx, err)
+}
+
+// late returns the error of a transaction whose time may have been up. Where
+// COMMIT may have been sent its outcome is unknown, and that is all there is to
+// say.
+func late(ctx context.Context, err error) error {
+	if _, unknown := errors.AsType[*commitError](err); err == nil || ctx.Err() == nil || unknown {
+		return err
+	}
+	return &lateError{err}
 }
 
 // plain splits a batch into those that PostgreSQL records by one statement, first

@@ -26,7 +26,7 @@ type fakeEngine struct {
 
 type fakeTx struct{ tx }
 
-func (fakeTx) exec(context.Context, string, ...any) (int64, error) { return 1, nil }
+func (fakeTx) exec(ctx context.Context, _ string, _ ...any) (int64, error) { return 1, ctx.Err() }
 
 func (e *fakeEngine) fault(err error) fault {
 	if strings.Contains(err.Error(), "deadlock") {
@@ -52,6 +52,8 @@ func (e *fakeEngine) update(_ context.Context, fn func(tx) error) error {
 	}
 	return nil
 }
+
+func (e *fakeEngine) close() error { return nil }
 
 func (e *fakeEngine) writers() int { return max(1, e.most) }
 
@@ -207,6 +209,48 @@ func TestCommitterBrokenTransaction(t *testing.T) {
 	}
 	if e.count != 4 {
 		t.Errorf("%d transactions, want one for all and then one each", e.count)
+	}
+}
+
+// I21: a batch whose time is up changed nothing, is not tried again change by
+// change, and every waiter hears that.
+func TestCommitterBound(t *testing.T) {
+	t.Parallel()
+	e := &fakeEngine{}
+	s := newFake(e)
+	s.writes.bound = 20 * time.Millisecond
+	slow := func(ctx context.Context, _ tx) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	for i, err := range s.writes.submit(t.Context(), &pending{do: nothing}, &pending{do: slow}, &pending{do: nothing}) {
+		if own, ok := errors.AsType[*ca.Error](s.explain("test", err)); !ok || own.Kind != enroll.KindUnavailable || !strings.Contains(own.Message, "nothing was changed") {
+			t.Errorf("change %d: %v", i, err)
+		}
+	}
+	if e.count != 2 {
+		t.Errorf("%d transactions, want one together and one under savepoints", e.count)
+	}
+	if err := s.write(t.Context(), nothing); err != nil {
+		t.Error(err)
+	}
+}
+
+// A store whose database does not answer is given up.
+func TestCloseIsBounded(t *testing.T) {
+	t.Parallel()
+	e := &fakeEngine{gate: make(chan bool)}
+	s := newFake(e)
+	s.closing = 20 * time.Millisecond
+	written := make(chan error, 1)
+	go func() { written <- s.write(t.Context(), nothing) }()
+	receive(t, e.gate, time.Second)
+	if err := s.Close(); !errors.Is(err, ca.IsKind(enroll.KindUnavailable)) {
+		t.Errorf("error is %v", err)
+	}
+	receive(t, e.gate, time.Second)
+	if err := receive(t, written, time.Second); err != nil {
+		t.Errorf("what was taken: %v", err)
 	}
 }
 

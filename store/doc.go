@@ -19,6 +19,10 @@
 //  3. Only then does the method return. When COMMIT itself fails nobody knows
 //     whether it took effect, and the error says so.
 //
+// A caller's context drops a change that still waits. One that was taken is
+// waited for, on PostgreSQL for writeBound at most: then the transaction is
+// given up, and the error says that nothing was changed, or that this is unknown.
+//
 // The audit event and the jobs of a change are part of its function, so they
 // commit with it or not at all.
 //

@@ -102,6 +102,13 @@ type commitError struct{ err error }
 func (e *commitError) Error() string { return "commit: " + e.err.Error() }
 func (e *commitError) Unwrap() error { return e.err }
 
+// A lateError says that a transaction took too long and was given up before
+// COMMIT: nothing was changed.
+type lateError struct{ err error }
+
+func (e *lateError) Error() string { return "took too long: " + e.err.Error() }
+func (e *lateError) Unwrap() error { return e.err }
+
 // errNoRows is what one returns for an empty answer, on every engine.
 var errNoRows = sql.ErrNoRows
 

@@ -21,13 +21,18 @@ func (s *Store) explain(doing string, err error) error {
 		return nil
 	case errors.As(err, &own), errors.As(err, &replay):
 		return err
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%s: %w", doing, err)
 	}
 	if commit, ok := errors.AsType[*commitError](err); ok {
 		return unavailable(fmt.Errorf("%s: %w", doing, commit),
 			"repeat the request with the same idempotency key",
 			"whether this took effect is unknown: the database did not confirm it")
+	}
+	if late, ok := errors.AsType[*lateError](err); ok {
+		return unavailable(fmt.Errorf("%s: %w", doing, late),
+			"try again in a moment; look at the database where it goes on", "the database took too long, and nothing was changed")
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s: %w", doing, err)
 	}
 	return s.explainFault(doing, err)
 }

@@ -3,12 +3,16 @@ package store
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // A group answers questions together: at once when nothing is being asked, and
-// all that came meanwhile with the next query. It is safe for concurrent use.
+// all that came meanwhile with the next query. A query that takes longer than
+// bound ends, because of those who wait for the next. It is safe for concurrent
+// use.
 type group[Q, A any] struct {
-	ask func(ctx context.Context, questions []Q) ([]A, error) // an answer for each, in their order
+	ask   func(ctx context.Context, questions []Q) ([]A, error) // an answer for each, in their order
+	bound time.Duration
 
 	mu      sync.Mutex
 	asking  bool
@@ -17,6 +21,9 @@ type group[Q, A any] struct {
 
 // maxAsked is how many questions one query takes.
 const maxAsked = 256
+
+// askBound is the bound of a store's groups.
+const askBound = 10 * time.Second
 
 type question[Q, A any] struct {
 	about  Q
@@ -31,8 +38,8 @@ func (g *group[Q, A]) get(ctx context.Context, about Q) (answer A, err error) {
 	if !g.asking { // alone, without a goroutine between
 		g.asking = true
 		g.mu.Unlock()
-		answers, err := g.ask(ctx, []Q{about})
-		g.next(context.WithoutCancel(ctx))
+		defer g.next(context.WithoutCancel(ctx)) // even when ask panics
+		answers, err := g.askBounded(ctx, []Q{about})
 		if err != nil {
 			return answer, err
 		}
@@ -47,6 +54,13 @@ func (g *group[Q, A]) get(ctx context.Context, about Q) (answer A, err error) {
 	case <-ctx.Done():
 		return answer, ctx.Err()
 	}
+}
+
+// askBounded asks for no longer than the bound.
+func (g *group[Q, A]) askBounded(ctx context.Context, questions []Q) ([]A, error) {
+	ctx, cancel := context.WithTimeout(ctx, g.bound)
+	defer cancel()
+	return g.ask(ctx, questions)
 }
 
 // next goes on with what came meanwhile.
@@ -75,7 +89,7 @@ func (g *group[Q, A]) run(ctx context.Context) {
 		for i, q := range batch {
 			about[i] = q.about
 		}
-		answers, err := g.ask(ctx, about)
+		answers, err := g.askBounded(ctx, about)
 		for i, q := range batch {
 			if q.err = err; err == nil {
 				q.answer = answers[i]

@@ -37,6 +37,7 @@ type Store struct {
 	clock   func() time.Time
 	onEvent func(enroll.Event) []enroll.Job
 	writes  *committer
+	closing time.Duration // that Close takes at most
 	tidying sync.Mutex
 	tidied  idempotencyKey // up to which Tidy has looked at idempotency keys
 	firsts  group[first, bool]
@@ -59,11 +60,12 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, log: c.Log, clock: c.Now, onEvent: c.OnEvent}
+	s := &Store{db: db, log: c.Log, clock: c.Now, onEvent: c.OnEvent, closing: closeBound}
 	if _, err := s.checkedVersion(ctx, db); err != nil {
 		return nil, errors.Join(s.explain("read the schema version", err), db.close())
 	}
 	s.writes, s.firsts.ask = newCommitter(s), s.allFree
+	s.firsts.bound, s.serials.bound, s.renewed.bound = askBound, askBound, askBound
 	if p, ok := db.(*postgresEngine); ok {
 		s.serials.ask, s.renewed.ask = p.certificates, p.devicesToRenew
 	}
@@ -86,10 +88,25 @@ func openEngine(ctx context.Context, c Config) (engine, error) {
 	return openSQLite(ctx, c.URL, c.Log)
 }
 
-// Close writes what is queued and closes the database. Jobs must be stopped first.
+// closeBound is how long Close waits for a database that does not answer: as
+// long as a transaction may take.
+const closeBound = writeBound
+
+// Close writes what is queued and closes the database. Jobs must be stopped
+// first. Where that does not end soon it returns an error: then what nobody was
+// told of may not be written.
 func (s *Store) Close() error {
-	s.writes.close()
-	return s.db.close()
+	closed := make(chan error, 1)
+	go func() {
+		s.writes.close()
+		closed <- s.db.close()
+	}()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(s.closing):
+		return unavailable(nil, "look at the database", "the database did not close within "+s.closing.String())
+	}
 }
 
 // ClockSkew returns how far the database's clock is ahead of this process's;
@@ -107,12 +124,13 @@ func (s *Store) ClockSkew(ctx context.Context) (time.Duration, error) {
 	return time.UnixMicro(theirs).Sub(middle), nil
 }
 
-// Ping reports whether the database answers and takes writes. It changes nothing.
+// Ping reports whether the database answers and takes writes. It changes nothing,
+// and ends with ctx: its transaction is its own.
 func (s *Store) Ping(ctx context.Context) error {
 	if _, err := s.SchemaVersion(ctx); err != nil {
 		return err
 	}
-	return s.explain("look whether the database takes writes", s.write(ctx, func(ctx context.Context, q tx) error {
+	return s.explain("look whether the database takes writes", s.db.update(ctx, func(q tx) error {
 		_, err := q.exec(ctx, `UPDATE authority SET created_at = created_at WHERE id = 1`)
 		return err
 	}))
