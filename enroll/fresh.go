@@ -1,15 +1,23 @@
 package enroll
 
 import (
+	"cmp"
 	"context"
 	"sync"
+	"time"
 )
+
+// freshBound is how long a shared read may take: one that is never answered must
+// not keep those who come later from an answer.
+const freshBound = 10 * time.Second
 
 // fresh shares reads of the same row among calls at the same time. Every call
 // gets what was read after it began: one that comes while a read is under way
 // waits for the next, with all that came since. Nothing is kept. What is
 // returned is everybody's, and must not be changed. The zero value is ready.
 type fresh[K comparable, V any] struct {
+	bound time.Duration // of a read; freshBound when zero
+
 	mu  sync.Mutex
 	now map[K]*freshRead[V] // under way
 }
@@ -29,11 +37,19 @@ func (f *fresh[K, V]) get(ctx context.Context, key K, read func(context.Context)
 	if !first {
 		return mine.wait(ctx)
 	}
-	mine.value, mine.err = read(ctx) // nobody else gets this one: whoever comes waits for the next
-	if next := f.finish(key, mine); next != nil {
-		go f.run(context.WithoutCancel(ctx), key, next, read)
-	}
-	return mine.value, mine.err
+	defer func() { // even when read panics
+		if next := f.finish(key, mine); next != nil {
+			go f.run(context.WithoutCancel(ctx), key, next, read)
+		}
+	}()
+	return f.read(ctx, read) // nobody else gets this one: whoever comes waits for the next
+}
+
+// read reads for no longer than the bound.
+func (f *fresh[K, V]) read(ctx context.Context, read func(context.Context) (V, error)) (V, error) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(f.bound, freshBound))
+	defer cancel()
+	return read(ctx)
 }
 
 // begin is get for a caller that has something to do before it waits.
@@ -78,7 +94,7 @@ func (r *freshRead[V]) wait(ctx context.Context) (V, error) {
 // run reads, again for as long as somebody waits for the next read.
 func (f *fresh[K, V]) run(ctx context.Context, key K, r *freshRead[V], read func(context.Context) (V, error)) {
 	for r != nil {
-		r.value, r.err = read(ctx)
+		r.value, r.err = f.read(ctx, read)
 		r = f.finish(key, r)
 	}
 }

@@ -116,3 +116,53 @@ func TestFreshBegins(t *testing.T) {
 		t.Errorf("read %d, %v", got, err)
 	}
 }
+
+// A read that is never answered, or breaks, leaves those that come later an
+// answer.
+func TestFreshGoesOn(t *testing.T) {
+	for name, broken := range map[string]func(context.Context) error{
+		"silent": func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		},
+		"panics": func(context.Context) error { panic("a bug") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := fresh[string, int]{bound: 50 * time.Millisecond}
+			begun, goOn, first, second := make(chan bool), make(chan bool), make(chan error, 1), make(chan error, 1)
+			go func() {
+				defer func() {
+					if recover() != nil {
+						first <- errors.New("panic")
+					}
+				}()
+				reads := 0
+				_, err := f.get(context.Background(), "row", func(ctx context.Context) (int, error) {
+					if reads++; reads > 1 {
+						return 7, nil
+					}
+					begun <- true
+					<-goOn
+					return 0, broken(ctx)
+				})
+				first <- err
+			}()
+			<-begun
+			next := f.begin(context.Background(), "row", nil) // the one who read first reads it
+			go func() {
+				value, err := next.wait(context.Background())
+				if value != 7 {
+					t.Errorf("read %d", value)
+				}
+				second <- err
+			}()
+			goOn <- true
+			if err := <-first; err == nil {
+				t.Error("the broken read gave a value")
+			}
+			if err := <-second; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
