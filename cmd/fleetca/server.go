@@ -36,6 +36,7 @@ const (
 	writeTimeout  = 60 * time.Second
 	idleTimeout   = 2 * time.Minute
 	stopTimeout   = 15 * time.Second
+	stopMost      = 2 * stopTimeout // with what does not end by itself, such as a database that does not answer
 	maxHeader     = 16 << 10
 )
 
@@ -337,9 +338,21 @@ func (s *server) start(name string, h http.Handler, config *tls.Config) {
 	}()
 }
 
-// stop ends the server: listeners first, then what they work with. Requests
-// that were accepted are answered (I28).
+// stop ends the server, within stopMost.
 func (s *server) stop() error {
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.end() }()
+	select {
+	case err := <-stopped:
+		return err
+	case <-time.After(stopMost):
+		return fmt.Errorf("the server did not stop within %v", stopMost)
+	}
+}
+
+// end ends listeners first, then what they work with. Requests that were
+// accepted are answered (I28).
+func (s *server) end() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	for _, l := range s.listeners {
