@@ -79,6 +79,7 @@ type BackupConfig struct {
 // Backup writes a backup of the whole database to w, while others work on it.
 // It changes nothing. When it fails, what was written is worth nothing.
 func (s *Store) Backup(ctx context.Context, w io.Writer, c BackupConfig) (*BackupHeader, error) {
+	ctx = atLeisure(ctx)
 	var h *BackupHeader
 	out := &backupOutput{Writer: w}
 	err := s.db.snapshot(ctx, func(q querier) error {

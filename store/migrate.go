@@ -13,6 +13,7 @@ import (
 // Migrate brings the tables up to what this program needs, with other
 // processes kept out. It does nothing when they are.
 func (s *Store) Migrate(ctx context.Context) error {
+	ctx = atLeisure(ctx)
 	err := s.db.migrate(ctx, func(q tx) error {
 		version, err := s.checkedVersion(ctx, q)
 		if err != nil {

@@ -92,29 +92,8 @@ func (e *postgresEngine) exec(ctx context.Context, text string, args ...any) (in
 	return pgxQuerier{e.pool}.exec(ctx, text, args...)
 }
 
-// readBound is how long one statement may read: longer than any does, for those
-// whom nobody waits for with a deadline.
-const readBound = 2 * time.Minute
-
 func (e *postgresEngine) query(ctx context.Context, text string, args ...any) (rows, error) {
-	ctx, cancel := context.WithTimeout(ctx, readBound)
-	found, err := pgxQuerier{e.pool}.query(ctx, text, args...)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	return boundedRows{found, cancel}, nil
-}
-
-// boundedRows are rows that end with a context.
-type boundedRows struct {
-	rows
-	cancel context.CancelFunc
-}
-
-func (r boundedRows) close() {
-	r.rows.close()
-	r.cancel()
+	return pgxQuerier{e.pool}.query(ctx, text, args...)
 }
 
 func (e *postgresEngine) snapshot(ctx context.Context, fn func(querier) error) error {

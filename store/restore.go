@@ -57,6 +57,7 @@ type Restored struct {
 // A database that is not empty is refused with KindConflict. Where Restore
 // fails the database is as empty as it was, but for River's tables.
 func (s *Store) Restore(ctx context.Context, b *Backup, c RestoreConfig) (*Restored, error) {
+	ctx = atLeisure(ctx)
 	if err := checkKeep(c.Keep); err != nil {
 		return nil, err
 	}

@@ -100,6 +100,7 @@ func (s *Store) Seed(ctx context.Context, c SeedConfig) error {
 	if err := c.Check(); err != nil {
 		return err
 	}
+	ctx = atLeisure(ctx)
 	seeding, err := newSeeding(c)
 	if err != nil {
 		return fmt.Errorf("prepare the certificates: %w", err)

@@ -144,6 +144,7 @@ func TestPostgresSilence(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *quietProxy, string){
 		"all connections": testSilentConnections, "within a transaction": testSilentTransaction, "at its end": testSilentCommit,
 		"one that is stopped": testStoppedBackend, "locked": testLocked,
+		"without a deadline": testUnboundedStatement,
 	} {
 		url := server.NewDatabase(t)
 		t.Run(name, func(t *testing.T) { test(t, newQuietProxy(t, url), url) })
@@ -264,6 +265,39 @@ func testSilentCommit(t *testing.T, p *quietProxy, url string) {
 	}
 	if _, err := s.Certificate(t.Context(), second.Certificate.SerialNumber); err != nil {
 		t.Errorf("the certificate whose end is unknown: %v", err)
+	}
+}
+
+// A statement that nobody gave a deadline ends too, wherever it runs, but for
+// those that may take long.
+func testUnboundedStatement(t *testing.T, p *quietProxy, _ string) {
+	s := openQuick(t, p.url)
+	pool := s.db.(*postgresEngine).pool
+	pool.Config().ConnConfig.Tracer.(*silence).bound = quick
+	sleep := fmt.Sprintf(`SELECT 1 FROM pg_sleep(%f)`, 1.5*quick.Seconds())
+	read := func(ctx context.Context) func(querier) error {
+		return func(q querier) error {
+			_, err := value[int32](ctx, q, sleep)
+			return err
+		}
+	}
+	if err := s.db.snapshot(t.Context(), read(atLeisure(t.Context()))); err != nil {
+		t.Errorf("at leisure: %v", err)
+	}
+	if err := read(t.Context())(s.db); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a long read: %v", err)
+	}
+	if err := s.db.snapshot(t.Context(), read(t.Context())); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a long read in a transaction: %v", err)
+	}
+	openAll(t, s)
+	p.silence(true)
+	began := time.Now()
+	if _, err := s.Issuers(context.Background()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a read on a silent connection: %v", err)
+	}
+	if _, err := s.Issuers(context.Background()); err != nil || time.Since(began) > 2*quick {
+		t.Errorf("the next one: %v after %v", err, time.Since(began))
 	}
 }
 
