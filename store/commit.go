@@ -86,9 +86,7 @@ func (c *committer) submit(ctx context.Context, changes ...*pending) []error {
 		return errs
 	}
 	if alone {
-		c.flush(changes)
-		<-c.turn
-		c.stopped.Done()
+		c.flushAlone(changes)
 	}
 	for i, w := range changes {
 		select {
@@ -103,6 +101,15 @@ func (c *committer) submit(ctx context.Context, changes ...*pending) []error {
 		}
 	}
 	return errs
+}
+
+// flushAlone flushes in the caller's turn, and ends it even when a change panics.
+func (c *committer) flushAlone(changes []*pending) {
+	defer func() {
+		<-c.turn
+		c.stopped.Done()
+	}()
+	c.flush(changes)
 }
 
 // enqueue adds changes to the queue, all or none. Where nothing is under way

@@ -236,6 +236,39 @@ func TestCommitterBound(t *testing.T) {
 	}
 }
 
+// A change that panics, which net/http recovers from, leaves the turn, and the
+// connection, to the others.
+func TestCommitterPanic(t *testing.T) {
+	t.Parallel()
+	testCommitterPanic(t, openTemp(t))
+}
+
+func testCommitterPanic(t *testing.T, s *Store) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for range 2 * postgresConns {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("the panic is gone")
+				}
+			}()
+			_ = s.write(ctx, func(ctx context.Context, q tx) error {
+				if err := touch(ctx, q); err != nil {
+					return err
+				}
+				panic("a bug")
+			})
+		}()
+	}
+	if err := s.write(ctx, touch); err != nil {
+		t.Error(err)
+	}
+	if at, err := value[int64](ctx, s.db, `SELECT created_at FROM authority`); err != nil || at != 0 {
+		t.Errorf("the row says %d, %v", at, err)
+	}
+}
+
 // A store whose database does not answer is given up.
 func TestCloseIsBounded(t *testing.T) {
 	t.Parallel()

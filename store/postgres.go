@@ -110,6 +110,7 @@ func (e *postgresEngine) update(ctx context.Context, fn func(tx) error) error {
 	if err != nil {
 		return &beginError{err}
 	}
+	defer t.Rollback(ctx) // when fn panics; else it is over by then
 	return e.finish(ctx, t, fn(&postgresTx{pgxQuerier{t}, t, e.queue}))
 }
 

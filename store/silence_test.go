@@ -145,6 +145,7 @@ func TestPostgresSilence(t *testing.T) {
 		"all connections": testSilentConnections, "within a transaction": testSilentTransaction, "at its end": testSilentCommit,
 		"one that is stopped": testStoppedBackend, "locked": testLocked,
 		"without a deadline": testUnboundedStatement,
+		"panics":             func(t *testing.T, _ *quietProxy, url string) { testCommitterPanic(t, openQuick(t, url)) },
 	} {
 		url := server.NewDatabase(t)
 		t.Run(name, func(t *testing.T) { test(t, newQuietProxy(t, url), url) })

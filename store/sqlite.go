@@ -115,6 +115,7 @@ func (e *sqliteEngine) update(ctx context.Context, fn func(tx) error) error {
 	if err != nil {
 		return &beginError{err}
 	}
+	defer t.Rollback() // when fn panics; else it is over by then
 	w := &sqliteTx{sqlQuerier: sqlQuerier{t, t, e.writes}, tx: t, queue: e.queue}
 	if err := fn(w); err != nil {
 		if undone := ignoreDone(t.Rollback()); undone != nil {
