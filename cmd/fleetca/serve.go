@@ -44,7 +44,8 @@ of this authority and checks CRLs on every handshake.
 SIGHUP reads the configuration again: log-level takes effect, for anything else
 the log says that a restart is needed; a server certificate that is due is
 renewed, and an issuer's key that could not be used is tried again; new
-issuers are taken over, which happens by itself within seconds, too. SIGTERM stops in order.`,
+issuers are taken over, which happens by itself within seconds, too. SIGTERM stops in order,
+within 30 s, and a second one at once.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.data == "" {
