@@ -236,6 +236,12 @@ func TestCommitterBound(t *testing.T) {
 	}
 }
 
+// touch changes a row that every call of it changes.
+func touch(ctx context.Context, q tx) error {
+	_, err := q.exec(ctx, `INSERT INTO authority (id, created_at) VALUES (1, 0) ON CONFLICT (id) DO UPDATE SET created_at = authority.created_at + 1`)
+	return err
+}
+
 // A change that panics, which net/http recovers from, leaves the turn, and the
 // connection, to the others.
 func TestCommitterPanic(t *testing.T) {

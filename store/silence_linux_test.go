@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
@@ -121,12 +122,6 @@ func openQuick(t *testing.T, url string) *Store {
 }
 
 const quick = time.Second
-
-// touch changes a row that every call of it changes.
-func touch(ctx context.Context, q tx) error {
-	_, err := q.exec(ctx, `INSERT INTO authority (id, created_at) VALUES (1, 0) ON CONFLICT (id) DO UPDATE SET created_at = authority.created_at + 1`)
-	return err
-}
 
 // wantUnavailable fails unless an error says that the database is to blame, in
 // these words.
@@ -353,5 +348,37 @@ func testLocked(t *testing.T, _ *quietProxy, url string) {
 	}
 	if err := errors.Join(s.Ping(t.Context()), s.write(t.Context(), touch)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TCP gives up what is not acknowledged, and asks a silent peer.
+func TestPostgresDials(t *testing.T) {
+	config, err := pgxpool.ParseConfig("postgres://127.0.0.1/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	watchSilence(config)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := config.ConnConfig.DialFunc(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(dialed).Conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) {
+		for option, want := range map[int]time.Duration{tcpUserTimeout: unanswered / time.Millisecond, syscall.TCP_KEEPIDLE: probeAfter / time.Second, syscall.TCP_KEEPCNT: probes} {
+			if got, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, option); err != nil || got != int(want) {
+				t.Errorf("option %d is %d, want %d, %v", option, got, want, err)
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
