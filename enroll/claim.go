@@ -10,9 +10,9 @@ import (
 // transaction: what it spends, whom it belongs to, and the audit event.
 //
 // The store checks, in this order, and refuses with the kind named: the caller's
-// API token (KindUnauthenticated); the profile (KindConflict); idempotency (*Replay, KindIdempotency); token (KindTokenExpired,
-// KindTokenOtherDevice, KindTokenUsed; *Replay when this very request spent
-// it); the manufacturer's certificate (KindNotInManifest,
+// API token (KindUnauthenticated); the profile (KindConflict); idempotency
+// (*Replay, KindIdempotency); token (KindTokenExpired, KindTokenOtherDevice,
+// KindTokenUsed; *Replay when this very request spent it); the manufacturer's certificate (KindNotInManifest,
 // KindUnknownManufacturer, KindIDevIDUsed; *Replay as with a token); the key's
 // holder (KindDuplicateKey); device (KindDuplicateDevice, KindDeviceRevoked,
 // KindDeviceHeld); replaced certificate (ca.KindRevoked); number of

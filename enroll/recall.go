@@ -76,12 +76,13 @@ func (s *Service) authenticatedNow(ctx context.Context, p Principal) (*Principal
 }
 
 // recalling runs a call by what is recalled, and again by what is read when
-// that ends with anything but a new certificate.
+// that ends with anything but a new certificate. A first answer that is given
+// again was read, so that it stands unless its caller was recalled.
 func (s *Service) recalling(ctx context.Context, c Call, do func(c Call, recall bool) (*Enrollment, error)) (*Enrollment, error) {
 	recall := !s.caution.is(time.Now())
 	if recall || c.Principal.recalled != nil {
 		e, err := do(c, recall)
-		if err == nil && !e.Replayed || isKind(err, KindUnavailable) || ctx.Err() != nil {
+		if err == nil && (!e.Replayed || c.Principal.recalled == nil) || isKind(err, KindUnavailable) || ctx.Err() != nil {
 			return e, err
 		}
 	}
