@@ -72,7 +72,7 @@ func (s *arrivals) read(w http.ResponseWriter, r *http.Request, limit int64) (bo
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(s.time)) // a recorder of a test has none
 	one := s.begin(enroll.AddressGroup(r.RemoteAddr), control)
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	text, err := readAll(http.MaxBytesReader(w, r.Body, limit), r.ContentLength)
 	if s.end(one) {
 		return nil, true
 	}
@@ -81,6 +81,17 @@ func (s *arrivals) read(w http.ResponseWriter, r *http.Request, limit int64) (bo
 		err = io.EOF
 	}
 	return &heldBody{left: *bytes.NewReader(text), end: err}, false
+}
+
+// believedLength is the longest body whose announced length room is made for
+// before it comes.
+const believedLength = 16 << 10
+
+// readAll is io.ReadAll, for a body that is said to have so many bytes.
+func readAll(from io.Reader, said int64) ([]byte, error) {
+	text := bytes.NewBuffer(make([]byte, 0, min(max(said, 0), believedLength)+bytes.MinRead))
+	_, err := text.ReadFrom(from)
+	return text.Bytes(), err
 }
 
 // begin notes that a body is on its way, in another's place where there are too

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"mime"
 	"net/http"
@@ -16,6 +15,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	jsonv2 "github.com/go-json-experiment/json"
 
 	"github.com/fleetca/fleetca/ca"
 )
@@ -45,7 +46,7 @@ func checkMediaType(r *http.Request, accepted ...string) error {
 
 // readBody reads a JSON body of at most limit bytes. It is nil for no body.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	body, err := readAll(http.MaxBytesReader(w, r.Body, limit), r.ContentLength)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -63,7 +64,8 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 //
 // Beyond what encoding/json does, names must match exactly (it would take
 // "DEVICEID" for "deviceId"), may stand once, and must be known; and text must
-// be UTF-8.
+// be UTF-8. Its second version does all that; what that refuses is walked
+// through, to say where it is wrong.
 func decodeJSON(body []byte, into any) error {
 	if !utf8.Valid(body) {
 		return ca.Errorf(ca.KindMalformed, "", "send UTF-8", "the body is not UTF-8")
@@ -73,6 +75,10 @@ func decodeJSON(body []byte, into any) error {
 	} else if trimmed[0] != '{' {
 		return ca.Errorf(ca.KindMalformed, "", "send a JSON object", "the body is not a JSON object")
 	}
+	if jsonv2.Unmarshal(body, into, jsonv2.RejectUnknownMembers(true)) == nil {
+		return nil
+	}
+	reflect.ValueOf(into).Elem().SetZero() // of what was read before the fault
 	if !json.Valid(body) {
 		return syntaxError(body)
 	}

@@ -78,6 +78,10 @@ func TestDecodeAccepts(t *testing.T) {
 	if err := decodeJSON([]byte(`{"expiresAt":"2030-01-02T03:04:05Z","uses":3}`), &token); err != nil || token.Uses != 3 || token.ExpiresAt == nil {
 		t.Errorf("got %+v, %v", token, err)
 	}
+	item = BatchItem{}
+	if err := decodeJSON([]byte(`{"deviceId":"a","csr":"\ud800"}`), &item); err != nil || item.DeviceID != "a" || item.CSR != "\ufffd" {
+		t.Errorf("half a surrogate pair: %+v, %v", item, err)
+	}
 	if err := decodeJSON([]byte(`{}`), &nothing{}); err != nil {
 		t.Error(err)
 	}

@@ -3,12 +3,14 @@ package api
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	jsonv1 "github.com/go-json-experiment/json/v1"
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
@@ -141,9 +143,15 @@ func write(w http.ResponseWriter, status int, mediaType string, body []byte) {
 // answers are made so too, and a replay is the same bytes. Our own answer types
 // always encode.
 func encodeJSON(v any) []byte {
-	var out bytes.Buffer
-	if err := json.NewEncoder(&out).Encode(v); err != nil {
+	out := bytes.NewBuffer(make([]byte, 0, usualAnswer))
+	if err := jsonv2.MarshalWrite(out, v, jsonv1.DefaultOptionsV1()); err != nil {
 		panic(err)
 	}
+	out.WriteByte('\n')
 	return out.Bytes()
 }
+
+// usualAnswer is what an enrollment's answer takes, in bytes: it is encoded
+// without growing. It is not used again: HTTP/2 may still read it after a write
+// that was given up.
+const usualAnswer = 4 << 10

@@ -11,6 +11,9 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // A HolderKind says what a certificate identifies.
@@ -114,8 +117,16 @@ type certificateJSON struct {
 }
 
 // MarshalJSON writes the REST form, with the status as it is now.
-func (c *Certificate) MarshalJSON() ([]byte, error) {
-	v := certificateJSON{
+func (c *Certificate) MarshalJSON() ([]byte, error) { return json.Marshal(c.form()) }
+
+// MarshalJSONTo is MarshalJSON for an encoder that is under way, which would
+// have to look through the text of MarshalJSON again.
+func (c *Certificate) MarshalJSONTo(to *jsontext.Encoder) error {
+	return jsonv2.MarshalEncode(to, c.form())
+}
+
+func (c *Certificate) form() *certificateJSON {
+	v := &certificateJSON{
 		SerialNumber: c.SerialNumber, SHA256: c.SHA256, Subject: c.Subject, Names: c.Names,
 		Issuer: c.IssuerID, Profile: c.Profile, Version: c.ProfileVersion, Status: c.StatusAt(time.Now()), Reason: c.Reason,
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, PEM: c.PEM(),
@@ -132,7 +143,7 @@ func (c *Certificate) MarshalJSON() ([]byte, error) {
 	case HolderBroker:
 		v.Broker = c.Holder.ID
 	}
-	return json.Marshal(v)
+	return v
 }
 
 // UnmarshalJSON reads the REST form.

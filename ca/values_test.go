@@ -1,6 +1,7 @@
 package ca_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
 
 	"github.com/fleetca/fleetca/ca"
 )
@@ -63,6 +66,11 @@ func TestCertificatesGoThroughTheirRESTForm(t *testing.T) {
 		f.must(err)
 		text, err := json.Marshal(cert)
 		f.must(err)
+		to, err := jsonv2.Marshal(cert)
+		f.must(err)
+		if !bytes.Equal(to, text) {
+			t.Errorf("%s: an encoder wrote %s", profile, to)
+		}
 		var read ca.Certificate
 		f.must(json.Unmarshal(text, &read))
 		want := *cert

@@ -45,6 +45,7 @@ var fences = map[string][]string{
 	"github.com/riverqueue/":              {"store"},
 	"github.com/spf13/":                   {"cmd/fleetca"},
 	"github.com/go-chi/":                  {"api", "web"},
+	"github.com/go-json-experiment/":      {"api", "ca"},
 	"github.com/mochi-mqtt/":              {"enroll/brokers/embedded", "enroll/mqtts/brokerkit"},
 	"github.com/nats-io/":                 {"enroll/mqtts/brokerkit"},
 	"github.com/eclipse/paho":             {"cmd/fleetca"},
