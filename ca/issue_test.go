@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"crypto/sha1"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -74,7 +75,7 @@ func TestIssuedCertificatesFollowTheirProfile(t *testing.T) {
 			"I9 not a CA":                 c.BasicConstraintsValid && !c.IsCA,
 			"extensions":                  slices.Equal(all, wantExtensions),
 			"critical extensions":         slices.Equal(critical, []string{"basicConstraints", "keyUsage"}),
-			"identifiers":                 bytes.Equal(c.AuthorityKeyId, issuer.Certificate.SubjectKeyId) && len(c.SubjectKeyId) == 20,
+			"identifiers":                 bytes.Equal(c.AuthorityKeyId, issuer.Certificate.SubjectKeyId) && bytes.Equal(c.SubjectKeyId, keyIdentifier(t, c)),
 			"CDP":                         slices.Equal(c.CRLDistributionPoints, []string{"http://status.test/crl/" + issuer.ID + ".crl"}) && record.CDP == c.CRLDistributionPoints[0],
 			"AIA":                         slices.Equal(c.IssuingCertificateURL, []string{"http://status.test/issuers/" + issuer.ID + ".cer"}) && slices.Equal(c.OCSPServer, ocsp),
 			"I7 notBefore <= now":         !c.NotBefore.After(now) && !c.NotBefore.Before(now.Add(-p.Backdate-time.Second)),
@@ -99,6 +100,20 @@ func TestIssuedCertificatesFollowTheirProfile(t *testing.T) {
 			t.Errorf("profile %s also verifies for usage %d", p.Name, wrong)
 		}
 	}
+}
+
+// keyIdentifier is the SHA-1 of the key's bits (RFC 5280, 4.2.1.2, method 1).
+func keyIdentifier(t *testing.T, c *x509.Certificate) []byte {
+	t.Helper()
+	var spki struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(c.RawSubjectPublicKeyInfo, &spki); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha1.Sum(spki.Key.RightAlign())
+	return sum[:]
 }
 
 func TestRSAKeysOfServersEncipherKeysToo(t *testing.T) {

@@ -59,7 +59,7 @@ func ParseRequest(field string, text []byte) (*Request, error) {
 	}
 	// One key has one encoding, and so one KeySHA256: blocked keys and duplicates
 	// are found by it.
-	if spki, err := x509.MarshalPKIXPublicKey(csr.PublicKey); err != nil || !bytes.Equal(spki, csr.RawSubjectPublicKeyInfo) {
+	if !isDER(csr) {
 		return nil, Errorf(KindMalformed, field, "make it with openssl req -new, or your TLS library",
 			"holds its public key in another encoding than DER")
 	}
@@ -73,6 +73,20 @@ func ParseRequest(field string, text []byte) (*Request, error) {
 		OtherNames: len(csr.EmailAddresses)+len(csr.URIs) > 0,
 		KeySHA256:  hexSHA256(csr.RawSubjectPublicKeyInfo), InfoSHA256: info[:],
 	}, nil
+}
+
+// p256Header is what a P-256 SubjectPublicKeyInfo in DER begins with (RFC 5480,
+// 2): all but the two coordinates, 32 octets each.
+var p256Header = []byte("\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04")
+
+// isDER reports whether a request has its public key in its one encoding.
+func isDER(csr *x509.CertificateRequest) bool {
+	spki := csr.RawSubjectPublicKeyInfo
+	if bytes.HasPrefix(spki, p256Header) && len(spki) == len(p256Header)+64 { // what most devices have
+		return true
+	}
+	again, err := x509.MarshalPKIXPublicKey(csr.PublicKey)
+	return err == nil && bytes.Equal(again, spki)
 }
 
 // requestDER returns the DER of a request given as PEM or DER.

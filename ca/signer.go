@@ -3,7 +3,9 @@ package ca
 import (
 	"cmp"
 	"context"
+	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/sha1"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -163,6 +165,12 @@ func (s *signer) template(p *Profile, o Order, serial SerialNumber, shard int, n
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: p.ExtKeyUsage,
 		BasicConstraintsValid: true,
 		PublicKey:             o.PublicKey,
+	}
+	if k, ok := o.PublicKey.(*ecdsa.PublicKey); ok { // others are left to the library, which encodes the key to find its bits
+		if point, err := k.Bytes(); err == nil {
+			id := sha1.Sum(point) // RFC 5280, 4.2.1.2, method 1: nothing rests on it
+			template.SubjectKeyId = id[:]
+		}
 	}
 	if _, ok := o.PublicKey.(*rsa.PublicKey); ok && slices.Contains(p.ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
 		template.KeyUsage |= x509.KeyUsageKeyEncipherment // RSA key exchange of TLS 1.2
