@@ -3,10 +3,12 @@ package ca
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math/big"
 	"strings"
+	"time"
 )
 
 // serialOctets is the length of every serial number, the most that RFC 5280,
@@ -17,13 +19,16 @@ const serialOctets = 20
 // lower-case hex, two digits an octet, without a sign octet.
 type SerialNumber string
 
-// NewSerialNumber returns a random serial number: positive, 20 octets, 158
-// bits from the operating system's CSPRNG (crypto/rand ends the process when
-// that has no randomness to give: no randomness, no issuance).
+// NewSerialNumber returns a serial number: positive, 20 octets, of which the
+// last 16 are random, 128 bits from the operating system's CSPRNG (crypto/rand
+// ends the process when that has no randomness to give: no randomness, no
+// issuance). The first four are the time in seconds, so that new ones stand
+// together in an index, however large it is.
 func NewSerialNumber() SerialNumber {
 	var b [serialOctets]byte
-	rand.Read(b[:])
-	b[0] = b[0]&0x3f | 0x40 // positive, and never shorter than 20 octets
+	rand.Read(b[4:])
+	binary.BigEndian.PutUint32(b[:4], uint32(time.Now().Unix()))
+	b[0] = b[0]&0x3f | 0x40 // positive, and never shorter than 20 octets; it repeats after 34 years
 	return SerialNumber(hex.EncodeToString(b[:]))
 }
 

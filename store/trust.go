@@ -165,7 +165,7 @@ func (s *Store) TrustStragglers(ctx context.Context, generation int64, limit int
 func stragglers(ctx context.Context, q querier, generation int64, limit int) (all []string, err error) {
 	for _, status := range []enroll.DeviceStatus{enroll.DeviceActive, enroll.DeviceHeld} {
 		names, err := collect(ctx, q, scanText, `SELECT id FROM devices WHERE status = $1 AND trust_generation < $2
-			ORDER BY trust_generation, id LIMIT $3`, status, generation, int64(limit-len(all)))
+			ORDER BY trust_generation LIMIT $3`, status, generation, int64(limit-len(all)))
 		if err != nil {
 			return nil, err
 		}

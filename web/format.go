@@ -159,13 +159,14 @@ func cut(text string, n int) string {
 	return string(runes[:n-1]) + "…"
 }
 
-// shorten returns the beginning of a long word, such as a serial number.
+// shorten returns the ends of a long word, such as a serial number: many begin
+// with the time, and those of one second begin alike.
 func shorten(v any) string {
 	text := fmt.Sprint(v)
 	if len(text) <= 16 {
 		return text
 	}
-	return text[:12] + "…"
+	return text[:6] + "…" + text[len(text)-6:]
 }
 
 // colons returns hex with a colon between bytes.
