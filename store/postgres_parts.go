@@ -9,7 +9,8 @@ import (
 )
 
 // A togetherPart changes or locks rows of one table, and returns a row for each.
-// [type] stands for the next argument, an array, and $now for the last of all.
+// unnest([type], ...) stands for the rows of the next arguments, and $now for the
+// last of all.
 type togetherPart struct {
 	name, text string
 	more       bool // its rows count with those of the next part
@@ -22,13 +23,13 @@ var (
 	profilesPart = togetherPart{name: "profiles", text: `SELECT 1 FROM unnest([text], [bigint]) AS c (name, version)
 		WHERE COALESCE((SELECT MAX(p.version) FROM profiles p WHERE p.name = c.name), 0) = c.version`}
 	idempotencyPart = togetherPart{name: "idempotency", text: `INSERT INTO idempotency (scope, key_sha256, request_hash, serial, answer, created_at)
-		SELECT *, $now FROM unnest([text], [bytea], [bytea], [text], [bytea]) RETURNING 1`}
+		SELECT *, $now FROM unnest([text], [bytea], [bytea], [text], [bytea]) AS c RETURNING 1`}
 	certificatesPart = togetherPart{name: "certificates", text: `INSERT INTO certificates (serial, sha256, subject, names, issuer_id, profile, holder_kind, holder_id,
 			not_before, not_after, key_sha256, cdp, crl_shard, der, profile_version, renew_from, recorded_at, status, reason, revoked_at)
 		SELECT *, $now, 'good', '', 0 FROM unnest([text], [text], [text], [text], [text], [text], [text], [text],
-			[bigint], [bigint], [text], [text], [bigint], [bytea], [bigint], [bigint]) RETURNING 1`}
+			[bigint], [bigint], [text], [text], [bigint], [bytea], [bigint], [bigint]) AS c RETURNING 1`}
 	eventsPart = togetherPart{name: "events", text: `INSERT INTO events (id, at, actor, action, subject, canonical, leaf_hash)
-		SELECT * FROM unnest([text], [bigint], [text], [text], [text], [bytea], [bytea]) RETURNING 1`}
+		SELECT * FROM unnest([text], [bigint], [text], [text], [text], [bytea], [bytea]) AS c RETURNING 1`}
 )
 
 // enrollmentParts are what first enrollments change, in the order of
@@ -41,12 +42,12 @@ var enrollmentParts = []togetherPart{
 	{name: "tokens", text: `UPDATE enrollment_tokens t SET used = t.used + c.n FROM unnest([text], [bigint], [text]) AS c (id, n, device)
 		WHERE t.id = c.id AND t.used + c.n <= t.uses AND t.expires_at > $now AND (t.device_id = '' OR t.device_id = c.device) AND t.renews = 0 RETURNING 1`},
 	{name: "uses", text: `INSERT INTO token_uses (token_id, request_hash, serial)
-		SELECT * FROM unnest([text], [bytea], [text]) RETURNING 1`},
+		SELECT * FROM unnest([text], [bytea], [text]) AS c RETURNING 1`},
 	{name: "keys", text: `INSERT INTO keys (sha256, holder_kind, holder_id)
-		SELECT * FROM unnest([text], [text], [text]) RETURNING 1`},
+		SELECT * FROM unnest([text], [text], [text]) AS c RETURNING 1`},
 	{name: "devices", text: `INSERT INTO devices
 			(id, group_name, attributes, work_order, trust_generation, not_after, status, created_at, last_seen_at, enrolled_at)
-		SELECT *, 'active', $now, $now, $now FROM unnest([text], [text], [text], [text], [bigint], [bigint])
+		SELECT *, 'active', $now, $now, $now FROM unnest([text], [text], [text], [text], [bigint], [bigint]) AS c
 		ON CONFLICT (id) DO UPDATE SET status = 'active', not_after = excluded.not_after,
 			enrolled_at = CASE WHEN devices.enrolled_at = 0 THEN excluded.enrolled_at ELSE devices.enrolled_at END,
 			group_name = CASE WHEN excluded.group_name = '' THEN devices.group_name ELSE excluded.group_name END,
@@ -195,7 +196,7 @@ func (a *togetherArgs) events(batch []*issuance) {
 func (a *togetherArgs) knownKeys(batch []*issuance) {
 	keys := columnOf(batch, func(is *issuance) string { return is.cert.KeySHA256 })
 	kinds, ids := holdersOf(batch)
-	a.addMore(keys, kinds, ids)
+	a.addMore(len(batch), keys, kinds, ids)
 	a.add(len(batch), keys, kinds, ids)
 }
 

@@ -54,6 +54,10 @@ func TestPostgres(t *testing.T) {
 			t.Parallel()
 			testRenewalBesideRevocation(t, database(t))
 		})
+		t.Run("together", func(t *testing.T) {
+			t.Parallel()
+			testPostgresTogether(t, database(t))
+		})
 		t.Run("jobs", func(t *testing.T) {
 			t.Parallel()
 			testJobs(t, func(t *testing.T) func(t *testing.T) *Store {
@@ -186,7 +190,7 @@ func empty(ctx context.Context, q tx) error {
 var (
 	planned   = regexp.MustCompile(`(?s)^\s*(SELECT|UPDATE|DELETE|INSERT|WITH)\b.*\b(FROM|UPDATE|INTO) [a-z]`)
 	parameter = regexp.MustCompile(`\$\d+`)
-	given     = regexp.MustCompile(`Function Scan on c(_\d+)? `)
+	given     = regexp.MustCompile(`Function Scan on c(_\d+)? |Values Scan on `)
 	tolerated = regexp.MustCompile(`Scan on (issuers|trust_bundles|cross_certificates|schema_migrations|authority|brokers)\b|on profiles each\b`)
 )
 
