@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -59,6 +60,9 @@ then the file.`,
 	}
 	root.PersistentFlags().String("config", "", "YAML file with flags as keys")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if words := cmd.Flags().Args(); cmd.HasAvailableSubCommands() && len(words) > 0 {
+			return unknownCommand(cmd, words[0]) // whose flag it is
+		}
 		return usageError(err, "see "+cmd.CommandPath()+" --help")
 	})
 	root.AddGroup(
@@ -78,6 +82,20 @@ then the file.`,
 	return root
 }
 
+// unknownCommand names the command of a group that was meant, or all.
+func unknownCommand(group *cobra.Command, word string) error {
+	group.SuggestionsMinimumDistance = 2
+	meant := group.SuggestionsFor(word)
+	if len(meant) == 0 {
+		for _, c := range group.Commands() {
+			if c.IsAvailableCommand() {
+				meant = append(meant, c.Name())
+			}
+		}
+	}
+	return usageError(fmt.Errorf("%s has no command %q", group.CommandPath(), word), "it has "+strings.Join(meant, ", ")+"; see "+group.CommandPath()+" --help")
+}
+
 // checkArguments makes a wrong argument a usage error in every command.
 func checkArguments(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
@@ -89,7 +107,7 @@ func checkArguments(cmd *cobra.Command) {
 			// A group: what follows it must be one of its commands.
 			cmd.Args = func(c *cobra.Command, args []string) error {
 				if len(args) > 0 {
-					return usageError(fmt.Errorf("%s has no command %q", c.CommandPath(), args[0]), "see "+c.CommandPath()+" --help")
+					return unknownCommand(c, args[0])
 				}
 				return nil
 			}
