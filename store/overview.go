@@ -10,13 +10,15 @@ import (
 	"github.com/fleetca/fleetca/enroll"
 )
 
-// BrokerLooks implements enroll.OverviewStore, by id.
+// BrokerLooks implements enroll.OverviewStore, by id. The kind of holder stands
+// there twice, so that a planner that guesses many brokers, and would rather read
+// all certificates than look up each, reads the brokers' alone.
 func (s *Store) BrokerLooks(ctx context.Context, limit int) ([]enroll.BrokerLook, error) {
 	all, err := collect(ctx, s.db, scanBrokerLook, `SELECT b.id, b.kind, b.status, b.status_at, b.served_sha256, b.served_at,
 			COALESCE(c.serial, ''), COALESCE(c.sha256, ''), COALESCE(c.status, ''), COALESCE(c.not_before, 0), COALESCE(c.not_after, 0), COALESCE(c.recorded_at, 0),
 			COALESCE(r.id, ''), COALESCE(r.state, ''), COALESCE(r.at, 0)
 		FROM brokers b
-		LEFT JOIN certificates c ON c.serial = (SELECT n.serial FROM certificates n
+		LEFT JOIN certificates c ON c.holder_kind = 'broker' AND c.serial = (SELECT n.serial FROM certificates n
 			WHERE n.holder_kind = 'broker' AND n.holder_id = b.id ORDER BY n.recorded_at DESC, n.serial DESC LIMIT 1)
 		LEFT JOIN rotations r ON r.id = (SELECT n.id FROM rotations n
 			WHERE n.broker = b.id AND n.state <> 'planned' ORDER BY n.at DESC, n.id DESC LIMIT 1)
