@@ -228,7 +228,7 @@ func countForecast(ctx context.Context, q querier, now time.Time) (*enroll.Forec
 	f := enroll.NewForecast(now)
 	device := string(ca.HolderDevice)
 	count := func(from, to time.Time) (int64, error) {
-		return value[int64](ctx, q, `SELECT count(*) AS counted FROM devices WHERE not_after > 0 AND not_after >= $1 AND not_after < $2`, micros(from), micros(to))
+		return value[int64](ctx, q, `SELECT count(*) AS counted FROM devices WHERE not_after >= $1 AND not_after < $2 AND not_after > 0`, micros(from), micros(to))
 	}
 	for i := range f.Weeks {
 		w := &f.Weeks[i]

@@ -50,7 +50,7 @@ func (s *Store) ReserveCRL(ctx context.Context, scope ca.CRLScope, known ca.CRLK
 				WHERE issuer_id = $1 AND crl_shard = $2 AND status <> 'good' AND not_after >= $3 ORDER BY serial`, scope.IssuerID, int64(scope.Shard), since)
 		} else {
 			draft.Entries, err = collect(ctx, q, scanEntry, `SELECT serial, reason, revoked_at, not_after FROM certificates
-				WHERE change > 0 AND change > $3 AND change <= $4 AND issuer_id = $1 AND crl_shard = $2`,
+				WHERE change > $3 AND change <= $4 AND change > 0 AND issuer_id = $1 AND crl_shard = $2`,
 				scope.IssuerID, int64(scope.Shard), known.Position, newest)
 		}
 		if err != nil {
@@ -95,7 +95,7 @@ func (s *Store) ChangedSince(ctx context.Context, position int64) ([]ca.SerialNu
 	serials, err := collect(ctx, s.db, func(row scanner) (n ca.SerialNumber, err error) {
 		err = row.Scan(&n)
 		return n, err
-	}, `SELECT serial FROM certificates WHERE change > 0 AND change > $1 AND change <= $2`, position, newest)
+	}, `SELECT serial FROM certificates WHERE change > $1 AND change <= $2 AND change > 0`, position, newest)
 	return serials, settled, s.explain("read what changed", err)
 }
 

@@ -119,7 +119,7 @@ func leadByExpiry(l *listing[foundDevice], f enroll.DeviceFilter, now time.Time)
 
 // expiryConditions narrow to devices by their last good certificate to expire.
 func expiryConditions(f enroll.DeviceFilter, now time.Time) []filter {
-	all := []filter{where("not_after > 0")}
+	var all []filter
 	switch {
 	case f.Expired:
 		all = append(all, where("not_after < ?", micros(now)))
@@ -129,7 +129,7 @@ func expiryConditions(f enroll.DeviceFilter, now time.Time) []filter {
 	if f.ExpiresUnder > 0 {
 		all = append(all, where("not_after < ?", micros(now.Add(f.ExpiresUnder))))
 	}
-	return all
+	return append(all, where("not_after > 0")) // last: see listing
 }
 
 // serialBound is how many certificates one page looks at. Each brings its

@@ -85,6 +85,6 @@ func (s *Store) FullWorkOrders(ctx context.Context, limit int) ([]*enroll.WorkOr
 // ExpiringDevices implements enroll.OverviewStore.
 func (s *Store) ExpiringDevices(ctx context.Context, from, to time.Time, limit int) (int, error) {
 	n, err := value[int64](ctx, s.db, `SELECT count(*) FROM (SELECT not_after FROM devices
-		WHERE not_after > 0 AND not_after >= $1 AND not_after < $2 ORDER BY not_after LIMIT $3) AS found`, micros(from), micros(to), int64(limit))
+		WHERE not_after >= $1 AND not_after < $2 AND not_after > 0 ORDER BY not_after LIMIT $3) AS found`, micros(from), micros(to), int64(limit))
 	return int(n), s.explain("look at devices that expire", err)
 }

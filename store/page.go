@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -31,6 +30,11 @@ const scanBound = 5_000
 // is in rest, and is looked at row by row: in scanBound rows a page at most, of
 // which the page shows what fits, with a cursor to go on from even when that is
 // nothing.
+//
+// Of several bounds of a column SQLite begins, or ends, at the one that stands
+// first in the statement, and reads past what the others leave out. So the
+// nearest is to stand first: the cursor's, and what was asked for before what
+// every row of a partial index has.
 type listing[T any] struct {
 	name    string // of the list; a cursor of another list is refused
 	query   string // SELECT ... FROM ..., without WHERE
@@ -156,11 +160,11 @@ func (l *listing[T]) from(cursor string) (*statement, error) {
 		if l.newest {
 			after = " < "
 		}
-		if l.byTime == "" {
-			filters = append(slices.Clip(filters), where(l.id+after+"?", k.ID))
-		} else {
-			filters = append(slices.Clip(filters), where("("+l.byTime+", "+l.id+")"+after+"(?, ?)", k.Time, k.ID))
+		position := where(l.id+after+"?", k.ID)
+		if l.byTime != "" {
+			position = where("("+l.byTime+", "+l.id+")"+after+"(?, ?)", k.Time, k.ID)
 		}
+		filters = append([]filter{position}, filters...)
 	}
 	s := &statement{}
 	s.WriteString(l.query)

@@ -157,10 +157,20 @@ var equality = regexp.MustCompile(`WHERE .*[a-z_]+ = \$\d`)
 // them.
 var background = regexp.MustCompile(`AS counted FROM`)
 
+// lowest finds a column of which a statement says that it is above zero, as all
+// rows of a partial index are.
+var lowest = regexp.MustCompile(`([a-z_]+) > 0\b`)
+
 func checkPlan(t *testing.T, e *sqliteEngine, text string) {
 	verb, _, _ := strings.Cut(strings.TrimSpace(text), " ")
 	if verb != "SELECT" && verb != "WITH" && verb != "UPDATE" && verb != "DELETE" {
 		return
+	}
+	for _, at := range lowest.FindAllStringSubmatchIndex(text, -1) {
+		column := text[at[2]:at[3]]
+		if regexp.MustCompile(`\b` + column + `( >|, [a-z_]+\) >)`).MatchString(text[at[1]:]) {
+			t.Errorf("SQLite begins at zero, and not at the bound of %s that stands later\n%s", column, text)
+		}
 	}
 	args := make([]any, strings.Count(text, "$"))
 	type node struct {

@@ -20,7 +20,7 @@ func (s *Store) OrderProgress(ctx context.Context, id string, from time.Time, mi
 			return m, err
 		}, `WITH RECURSIVE m(at) AS (SELECT CAST($2 AS BIGINT) UNION ALL SELECT at + 60000000 FROM m WHERE at < $3)
 			SELECT at, (SELECT count(*) FROM devices WHERE work_order <> '' AND work_order = $1
-				AND enrolled_at > 0 AND enrolled_at >= m.at AND enrolled_at < m.at + 60000000) FROM m`,
+				AND enrolled_at >= m.at AND enrolled_at < m.at + 60000000 AND enrolled_at > 0) FROM m`,
 			id, micros(from), micros(from.Add(time.Duration(minutes-1)*time.Minute)))
 		if err != nil {
 			return fmt.Errorf("count by minute: %w", err)
