@@ -79,7 +79,7 @@ const (
 	verifyPatience = 10 * time.Minute    // a new certificate may wait to be seen at its broker
 	lateRenewals   = 14 * 24 * time.Hour // before expiry, when devices should have renewed long since
 	manyRenewals   = 10                  // devices that late
-	countedLate    = 10_000              // more are not counted
+	countedLate    = 1_000               // more are not counted
 )
 
 // Attention returns what needs a person: nothing when all is well.
