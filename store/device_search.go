@@ -118,16 +118,20 @@ func leadByExpiry(l *listing[foundDevice], f enroll.DeviceFilter, now time.Time)
 }
 
 // expiryConditions narrow to devices by their last good certificate to expire.
+//
+// The upper bound is one of time and id. Of two bounds of one column, which it
+// does not know, PostgreSQL guesses that they leave a two-hundredth of the rows;
+// of a group so few that it would rather read all that there are, and sort them.
 func expiryConditions(f enroll.DeviceFilter, now time.Time) []filter {
+	before := func(at time.Time) filter { return where("(not_after, id) < (?, '')", micros(at)) }
 	var all []filter
-	switch {
-	case f.Expired:
-		all = append(all, where("not_after < ?", micros(now)))
-	default:
+	if f.Expired {
+		all = append(all, before(now))
+	} else {
 		all = append(all, where("not_after >= ?", micros(now.Add(f.ExpiresOver))))
 	}
 	if f.ExpiresUnder > 0 {
-		all = append(all, where("not_after < ?", micros(now.Add(f.ExpiresUnder))))
+		all = append(all, before(now.Add(f.ExpiresUnder)))
 	}
 	return append(all, where("not_after > 0")) // last: see listing
 }
