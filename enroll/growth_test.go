@@ -1,6 +1,7 @@
 package enroll_test
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
@@ -171,23 +174,9 @@ func newGrownStore(t *testing.T, database string, devices int, g growth) *grownS
 	ctx := t.Context()
 	s.must(s.SetStatusURL(ctx, "http://status.test"))
 	must(s.SetCRLShards(ctx, with(enroll.RoleAdmin, ""), "device", enroll.ShardsRequest{Shards: 2}))
-	var listing sync.WaitGroup
-	for range 10 {
-		ids := make([]string, g.listed/10)
-		for i := range ids {
-			ids[i] = s.newID()
-		}
-		listing.Go(func() {
-			for _, id := range ids {
-				if _, err := s.newListed(id); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	listing.Wait()
-	// Not before: now the revocations have nothing to be proven at, and wait for nobody.
+	s.list(g.listed)
+	s.forgetJobs(database)
+	// Not before: the revocations had nothing to be proven at, and wait for nobody.
 	b := must(s.CreateBroker(ctx, with(enroll.RoleAdmin, ""), enroll.NewBroker{ID: "hall", URL: "mqtts://hall.test:8883", Names: []string{"hall.test"}, Kind: "mosquitto"}))
 	must(s.IssueBroker(ctx, with(enroll.RoleAdmin, ""), b.ID, newCSR(t, newKey(t), "hall.test")))
 	must(s.AddUser(ctx, with(enroll.RoleAdmin, ""), enroll.NewUser{Name: "eve", Role: enroll.RoleAdmin, Password: growthPassword}))
@@ -200,6 +189,18 @@ func (s *grownStore) must(err error) {
 	if err != nil {
 		s.Fatal(err)
 	}
+}
+
+// forgetJobs drops the jobs that wait, as no server works here: a new one is
+// looked for among them.
+func (s *grownStore) forgetJobs(database string) {
+	driver := "sqlite"
+	if strings.HasPrefix(database, "postgres:") {
+		driver = "pgx"
+	}
+	db := must(sql.Open(driver, database))
+	defer db.Close()
+	must(db.ExecContext(s.Context(), `DELETE FROM river_job`))
 }
 
 // signIn starts the dashboard, and signs in.
@@ -269,22 +270,48 @@ func (s *grownStore) anEvent() string {
 }
 
 // revoke revokes a device.
-func (s *grownStore) revoke(id string) error {
-	_, err := s.RevokeDevice(s.Context(), as("security", ""), id, enroll.RevokeRequest{Reason: string(ca.ReasonSuperseded)})
-	return err
+func (s *grownStore) revoke(id string) (*enroll.Revocation, error) {
+	return s.RevokeDevice(s.Context(), as("security", ""), id, enroll.RevokeRequest{Reason: string(ca.ReasonSuperseded)})
+}
+
+// list puts so many revoked devices on the CRL of the second shard.
+func (s *grownStore) list(n int) {
+	revoked := make([]*enroll.Revocation, n)
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = s.newID()
+	}
+	var revoking sync.WaitGroup
+	for first := range 10 {
+		revoking.Go(func() {
+			for i := first; i < n && !s.Failed(); i += 10 {
+				var err error
+				if revoked[i], err = s.newListed(ids[i]); err != nil {
+					s.Error(err)
+				}
+			}
+		})
+	}
+	revoking.Wait()
+	if s.Failed() {
+		s.FailNow()
+	}
+	for _, r := range revoked {
+		s.must(s.Jobs()[enroll.JobRevocation](s.Context(), r.ID))
+	}
 }
 
 // newListed enrolls devices until one is in the second shard, and revokes it, so
 // that the next CRL of that shard lists it.
-func (s *grownStore) newListed(id string) (device string, err error) {
+func (s *grownStore) newListed(id string) (*enroll.Revocation, error) {
 	for n := 0; ; n++ {
-		device = fmt.Sprintf("%s-%d", id, n)
+		device := fmt.Sprintf("%s-%d", id, n)
 		e, err := s.EnrollDevice(s.Context(), as("operator", ""), enroll.EnrollRequest{DeviceID: device, CSR: newCSR(s, newKey(s), device)})
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		if e.Certificate.CRLShard == 1 {
-			return device, s.revoke(device)
+			return s.revoke(device)
 		}
 	}
 }
@@ -357,11 +384,11 @@ func (s *grownStore) calls(middle string) []cost {
 		}},
 		{"revoke", func() func() error {
 			id := s.anActiveDevice().ID
-			return func() error { return s.revoke(id) }
+			return func() error { _, err := s.revoke(id); return err }
 		}},
 		{"CRL after a revocation", func() func() error {
-			device := must(s.newListed(s.newID()))
-			return func() error { return s.Jobs()[enroll.JobCRL](ctx, "device:"+device) }
+			r := must(s.newListed(s.newID()))
+			return func() error { return s.Jobs()[enroll.JobCRL](ctx, "device:"+r.Device) }
 		}},
 	}
 }
