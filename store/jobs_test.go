@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -88,6 +90,27 @@ var jobTests = []struct {
 		}
 		if best > 150*time.Millisecond {
 			t.Errorf("the fastest of five started %v after its commit", best)
+		}
+	}},
+	{"is found among many that wait", func(t *testing.T, open func(t *testing.T) *Store) {
+		s := open(t)
+		many := make([]enroll.Job, 1_000)
+		for i := range many {
+			many[i] = enroll.Job{Kind: "k", Subject: fmt.Sprintf("device:d%d", i), After: time.Hour}
+		}
+		kick(t, s, many...)
+		text, columns := "EXPLAIN "+postgresWaiting, 1
+		if _, ok := s.db.(*sqliteEngine); ok {
+			text, columns = "EXPLAIN QUERY PLAN "+sqliteWaiting, 4
+		} else if _, err := s.db.exec(t.Context(), `ANALYZE river_job`); err != nil {
+			t.Fatal(err)
+		}
+		plan, err := collect(t.Context(), s.db, func(row scanner) (line string, err error) {
+			targets := []any{new(int64), new(int64), new(int64), &line}
+			return line, row.Scan(targets[4-columns:]...)
+		}, strings.NewReplacer("$1", "'k'", "$2", "'device:d500'", "$3", "'default'").Replace(text))
+		if err != nil || !strings.Contains(strings.Join(plan, "\n"), "fleetca_jobs_waiting") {
+			t.Errorf("it is found by %q, %v", plan, err)
 		}
 	}},
 	{"is inserted only if the transaction commits", func(t *testing.T, open func(t *testing.T) *Store) {

@@ -226,10 +226,14 @@ func (e *postgresEngine) migrate(ctx context.Context, fn func(tx) error) error {
 	if err := e.finish(ctx, t, fn(&postgresTx{pgxQuerier{t}, t, e.queue})); err != nil {
 		return err
 	}
-	return e.queue.migrate(func(m *rivermigrate.Migrator[pgx.Tx]) error {
+	if err := e.queue.migrate(func(m *rivermigrate.Migrator[pgx.Tx]) error {
 		_, err := m.Migrate(ctx, rivermigrate.DirectionUp, nil)
 		return err
-	})
+	}); err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, waitingIndex)
+	return err
 }
 
 func (e *postgresEngine) name() string { return migrations.Postgres }

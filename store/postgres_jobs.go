@@ -39,18 +39,20 @@ func (d *postgresDriver) queueOf(broker string) string {
 	return brokerQueue(broker)
 }
 
+const postgresWaiting = `SELECT id, scheduled_at FROM river_job
+	WHERE state IN ('available', 'retryable', 'scheduled') AND queue = $3 AND kind = 'fleetca'
+		AND args ->> 'job' = $1 AND args ->> 'subject' = $2
+	ORDER BY scheduled_at LIMIT 1 FOR UPDATE SKIP LOCKED`
+
 // waiting locks the job's row. River fetches around locked rows, so the job
 // cannot begin before this transaction commits, and sees its change. A row
 // that is being fetched is passed over here: it does not wait any more.
-func (d *postgresDriver) waiting(ctx context.Context, q querier, queue string, args jobArgs) (int64, time.Time, error) {
+func (*postgresDriver) waiting(ctx context.Context, q querier, queue string, args jobArgs) (int64, time.Time, error) {
 	var id int64
 	due, err := one(ctx, q, func(row scanner) (due time.Time, err error) {
 		err = row.Scan(&id, &due)
 		return due, err
-	}, `SELECT id, scheduled_at FROM river_job
-		WHERE state IN ('available', 'retryable', 'scheduled') AND queue = $3 AND kind = 'fleetca'
-			AND args ->> 'job' = $1 AND args ->> 'subject' = $2
-		ORDER BY scheduled_at LIMIT 1 FOR UPDATE SKIP LOCKED`, args.Job, args.Subject, queue)
+	}, postgresWaiting, args.Job, args.Subject, queue)
 	if errors.Is(err, errNoRows) {
 		return 0, time.Time{}, nil
 	}

@@ -88,6 +88,11 @@ func brokerQueue(broker string) string {
 	return "broker_" + hex.EncodeToString(sum[:16])
 }
 
+// waitingIndex is ours on River's table: every new job is looked for among those
+// that wait, which may be one for each device of a fleet.
+const waitingIndex = `CREATE INDEX IF NOT EXISTS fleetca_jobs_waiting ON river_job ((args ->> 'job'), (args ->> 'subject'))
+	WHERE state IN ('available', 'retryable', 'scheduled')`
+
 // migrate makes River's tables, by run.
 func (q *queue[TTx]) migrate(run func(m *rivermigrate.Migrator[TTx]) error) error {
 	m, err := rivermigrate.New(q.driver, &rivermigrate.Config{Logger: q.log})

@@ -170,10 +170,14 @@ func (e *sqliteEngine) migrate(ctx context.Context, fn func(tx) error) error {
 		if err := fn(q); err != nil {
 			return err
 		}
-		return e.queue.migrate(func(m *rivermigrate.Migrator[*sql.Tx]) error {
+		if err := e.queue.migrate(func(m *rivermigrate.Migrator[*sql.Tx]) error {
 			_, err := m.MigrateTx(ctx, q.(*sqliteTx).tx, rivermigrate.DirectionUp, nil) //nolint:staticcheck // deprecated for PostgreSQL's sake
 			return err
-		})
+		}); err != nil {
+			return err
+		}
+		_, err := q.exec(ctx, waitingIndex)
+		return err
 	})
 }
 

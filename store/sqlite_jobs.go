@@ -42,16 +42,18 @@ func (d *sqliteDriver) GetListener(p *riverdriver.GetListenenerParams) riverdriv
 // is driven.
 func (d *sqliteDriver) queueOf(string) string { return river.QueueDefault }
 
+const sqliteWaiting = `SELECT id, CAST(scheduled_at AS TEXT) FROM river_job
+	WHERE state IN ('available', 'retryable', 'scheduled') AND queue = $3 AND kind = 'fleetca'
+		AND args ->> 'job' = $1 AND args ->> 'subject' = $2
+	ORDER BY scheduled_at LIMIT 1`
+
 // waiting needs no lock: the transaction holds the only write lock there is.
-func (d *sqliteDriver) waiting(ctx context.Context, q querier, queue string, args jobArgs) (int64, time.Time, error) {
+func (*sqliteDriver) waiting(ctx context.Context, q querier, queue string, args jobArgs) (int64, time.Time, error) {
 	var id int64
 	at, err := one(ctx, q, func(row scanner) (at string, err error) {
 		err = row.Scan(&id, &at)
 		return at, err
-	}, `SELECT id, CAST(scheduled_at AS TEXT) FROM river_job
-		WHERE state IN ('available', 'retryable', 'scheduled') AND queue = $3 AND kind = 'fleetca'
-			AND args ->> 'job' = $1 AND args ->> 'subject' = $2
-		ORDER BY scheduled_at LIMIT 1`, args.Job, args.Subject, queue)
+	}, sqliteWaiting, args.Job, args.Subject, queue)
 	if errors.Is(err, errNoRows) {
 		return 0, time.Time{}, nil
 	}
