@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/fleetca/fleetca/ca"
@@ -116,12 +117,18 @@ func (e *postgresEngine) devicesToRenew(ctx context.Context, serials []ca.Serial
 // statement: one is refused, or two are about the same row.
 var errNotTogether = errors.New("not all of a batch can be recorded together")
 
+// onConnection is what a connection and a transaction share.
+type onConnection interface {
+	pgxRunner
+	Conn() *pgx.Conn
+}
+
 // recordTogether records plain first enrollments, or plain renewals, by one
-// statement: one round trip, and where runner is no transaction, a transaction.
+// statement: one round trip, and where on is no transaction, a transaction.
 // It decides nothing new: each part is what Store.apply runs for one, and unless
 // every row is changed that it would change nothing is, and the answer is
 // errNotTogether.
-func recordTogether(ctx context.Context, runner pgxRunner, batch []*issuance, now int64) error {
+func recordTogether(ctx context.Context, on onConnection, batch []*issuance, now int64) error {
 	a := togetherArgs{renewals: isRenewal(batch[0].claim)}
 	a.recalled(batch)
 	a.idempotency(batch)
@@ -138,7 +145,7 @@ func recordTogether(ctx context.Context, runner pgxRunner, batch []*issuance, no
 	a.certificates(batch)
 	a.events(batch)
 	text, values := a.statement(len(batch))
-	_, err := runner.Exec(ctx, text, append(values, now)...)
+	_, err := on.Exec(ctx, text, append(makeRoom(on.Conn(), values, batch), now)...)
 	if own, ok := errors.AsType[*pgconn.PgError](err); ok && (own.Code == "22012" || own.Code == "21000" || own.Code[:2] == "23") {
 		return errNotTogether // too few rows, two about the same one, or a constraint of one: alone it says which
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -114,6 +115,8 @@ func (w *silence) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, q pgx.TraceQue
 // stay. It turns on the wait for the disk (I1), and makes the server end the
 // session, with its locks, of a client that is gone without a word (I2).
 func setSession(ctx context.Context, c *pgx.Conn) error {
+	types := c.TypeMap()
+	types.TryWrapEncodePlanFuncs = append([]pgtype.TryWrapEncodePlanFunc{planRoomy}, types.TryWrapEncodePlanFuncs...)
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	_, err := c.Exec(ctx, `SELECT set_config(name, ours, false)
