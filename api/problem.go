@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -141,17 +140,12 @@ func write(w http.ResponseWriter, status int, mediaType string, body []byte) {
 
 // encodeJSON returns v as one line of JSON, as json.Marshal writes it: kept
 // answers are made so too, and a replay is the same bytes. Our own answer types
-// always encode.
+// always encode. It is no pooled buffer: HTTP/2 may still read it after a write
+// that was given up.
 func encodeJSON(v any) []byte {
-	out := bytes.NewBuffer(make([]byte, 0, usualAnswer))
-	if err := jsonv2.MarshalWrite(out, v, jsonv1.DefaultOptionsV1()); err != nil {
+	line, err := jsonv2.Marshal(v, jsonv1.DefaultOptionsV1())
+	if err != nil {
 		panic(err)
 	}
-	out.WriteByte('\n')
-	return out.Bytes()
+	return append(line, '\n')
 }
-
-// usualAnswer is what an enrollment's answer takes, in bytes: it is encoded
-// without growing. It is not used again: HTTP/2 may still read it after a write
-// that was given up.
-const usualAnswer = 4 << 10
