@@ -29,6 +29,7 @@ type loadedCRLs struct {
 type loadedBundle struct {
 	sum  [sha256.Size]byte // of the bundle
 	crls []LoadedCRL
+	at   time.Time
 }
 
 // A LoadedCRL is a CRL that a broker took.
@@ -42,7 +43,7 @@ type LoadedCRL struct {
 }
 
 func (l *loadedCRLs) set(broker string, bundle []byte, crls []*PublishedCRL, at time.Time) {
-	b := loadedBundle{sum: sha256.Sum256(bundle)}
+	b := loadedBundle{sum: sha256.Sum256(bundle), at: at}
 	for _, c := range crls {
 		b.crls = append(b.crls, LoadedCRL{Issuer: c.IssuerID, Shard: c.Shard, Number: c.Number, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, LoadedAt: at})
 	}

@@ -32,8 +32,8 @@ const (
 //   - wrong usage: one for servers alone, as a broker's own. The issuer of brokers
 //     signs it: that of devices signs for clients only.
 //   - revoked: one that was revoked, and that the broker has had a CRL with: it is
-//     loaded first where there is a driver, and the broker is given revokedGrace to
-//     fetch it where there is none.
+//     loaded first where there is a driver, which need not succeed, and the broker
+//     is given revokedGrace to fetch it where there is none.
 //   - not yet valid: none. Nothing is signed for the future (I7), so that check is
 //     skipped.
 //
@@ -128,22 +128,27 @@ func (s *Service) keepRevoked(ctx context.Context) error {
 	return nil
 }
 
-// revokedFor returns the newest revoked canary that a broker had a CRL with; nil
-// for none.
+// revokedFor returns the revoked canary to try at a broker, nil for none. Where
+// there is a driver it is the newest that the broker has had a CRL with, or else
+// the newest of all: a broker that takes no CRL, and admits it, is found out.
 func (s *Service) revokedFor(ctx context.Context, b *Broker, revoked []revokedCanary) *revokedCanary {
-	loaded := false
-	if driver := s.cfg.Drivers[b.ID]; driver != nil {
+	had := func(c revokedCanary) bool { return s.cfg.Now().Sub(c.at) >= revokedGrace }
+	driver := s.cfg.Drivers[b.ID]
+	if driver != nil {
 		ctx, cancel := context.WithTimeout(ctx, s.cfg.ProofTimeout)
 		defer cancel()
 		err := s.loadNewCRLs(ctx, b.ID, driver)
-		if loaded = err == nil; !loaded {
+		if err != nil {
 			s.log.WarnContext(ctx, "a broker has not taken the CRLs before it is verified", "broker", b.ID, "error", err)
 		}
+		last, _ := s.loaded.of(b.ID)
+		had = func(c revokedCanary) bool { return err == nil || !c.at.After(last.at) }
 	}
-	for i := range revoked {
-		if loaded || s.cfg.Now().Sub(revoked[i].at) >= revokedGrace {
-			return &revoked[i]
-		}
+	switch i := slices.IndexFunc(revoked, had); {
+	case i >= 0:
+		return &revoked[i]
+	case driver != nil && len(revoked) > 0:
+		return &revoked[0]
 	}
 	return nil
 }
