@@ -104,7 +104,8 @@ func (n *negative) check(t trial, control *attempt) (c Check, silent bool) {
 	case o.accepted:
 		c.Result = CheckFail
 		code := t.accepted
-		if code == CodeRevokedAccepted && o.observed.Resumed {
+		full := n.report.Check(CheckRevoked) // by a full handshake: then it is not resumption that lets it in
+		if code == CodeRevokedAccepted && o.observed.Resumed && (full == nil || full.Result != CheckFail) {
 			code = CodeRevokedAcceptedByResumption
 		}
 		o.facts["kind"] = kinds[t.name]
