@@ -362,6 +362,9 @@ func (d *doctor) drivers(ctx context.Context) (string, error) {
 	if len(down) > 0 {
 		return "", warning{hinted(errors.New(strings.Join(down, "; ")), "start that server, or let another drive the broker: rotations and proofs of revocations wait")}
 	}
+	if len(all) == 0 && !d.store.Shared() {
+		return "the one server on SQLite drives what it was started with", nil
+	}
 	return fmt.Sprintf("%d brokers are driven by servers that run", len(all)), nil
 }
 
