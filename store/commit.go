@@ -37,6 +37,7 @@ type committer struct {
 	closed  bool
 
 	bound   time.Duration // of a batch; none when zero
+	alone   bool          // what cannot go together goes one by one, each in its own transaction
 	wake    chan struct{} // holds one token while something may wait
 	turn    chan struct{} // holds one token while a transaction runs
 	slow    chan struct{} // holds one for each more that runs beside a slow one
@@ -56,7 +57,7 @@ const writeBound = 10 * time.Second
 func newCommitter(s *Store) *committer {
 	c := &committer{store: s, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1), slow: make(chan struct{}, s.db.writers()-1)}
 	if _, ok := s.db.(*postgresEngine); ok {
-		c.bound = writeBound
+		c.bound, c.alone = writeBound, true
 	}
 	for range s.db.writers() {
 		c.stopped.Go(c.run)
@@ -230,7 +231,7 @@ func (c *committer) flush(batch []*pending) {
 			}
 			w.done <- w.err
 		}
-	default: // the transaction broke in the middle: nothing was committed
+	default: // nothing was committed
 		for _, w := range batch {
 			w.done <- c.transact(ctx, []*pending{w})
 		}
@@ -242,6 +243,10 @@ func (c *committer) flush(batch []*pending) {
 // all are granted; when one is refused that is undone, and each goes under a
 // savepoint of its own, so that it fails alone. A single change needs none: its
 // error is the transaction's.
+//
+// Where other processes write, too, several changes get one try, together. One
+// after the other in one transaction they would hold rows of the first while
+// they wait for rows of the next, and another process's the other way round.
 func (c *committer) transact(ctx context.Context, batch []*pending) error {
 	plain, rest := c.plain(batch)
 	together := len(batch) > 1 || len(plain) == 1
@@ -266,11 +271,11 @@ func (c *committer) transact(ctx context.Context, batch []*pending) error {
 				return nil
 			})
 		}
-		switch {
-		case errors.Is(err, errNotTogether):
-			together = false
-		case err == nil || c.store.db.fault(err) != faultRetry:
+		switch refused := errors.Is(err, errNotTogether); {
+		case err == nil, !refused && c.store.db.fault(err) != faultRetry, c.alone && len(batch) > 1:
 			return late(ctx, err)
+		case refused:
+			together = false
 		default:
 			tries++
 		}

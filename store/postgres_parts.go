@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"maps"
 	"slices"
@@ -99,8 +100,20 @@ func columnOf[T, V any](all []T, of func(T) V) []V {
 
 func serialOf(is *issuance) string { return string(is.cert.SerialNumber) }
 
+func publicKeyOf(is *issuance) string { return is.cert.KeySHA256 }
+
+// inOrder returns issuances in the order in which every transaction takes the
+// rows of a table: of two that take the same rows one waits for the other, and
+// not each for the other.
+func inOrder(batch []*issuance, of func(*issuance) string) []*issuance {
+	sorted := slices.Clone(batch)
+	slices.SortFunc(sorted, func(a, b *issuance) int { return cmp.Compare(of(a), of(b)) })
+	return sorted
+}
+
 func (a *togetherArgs) idempotency(batch []*issuance) {
 	keyed := slices.DeleteFunc(slices.Clone(batch), func(is *issuance) bool { return is.claim.Idempotency == nil })
+	keyed = inOrder(keyed, func(is *issuance) string { return is.claim.Idempotency.Key })
 	a.add(len(keyed),
 		columnOf(keyed, func(is *issuance) string { return is.claim.Idempotency.Scope }),
 		columnOf(keyed, func(is *issuance) []byte { sum := sha256.Sum256([]byte(is.claim.Idempotency.Key)); return sum[:] }),
@@ -132,7 +145,7 @@ func (a *togetherArgs) tokens(batch []*issuance) {
 		uses[is.claim.Token.ID]++
 		devices[is.claim.Token.ID] = is.claim.Token.DeviceID
 	}
-	ids := slices.Sorted(maps.Keys(uses)) // in this order: no two transactions wait for each other
+	ids := slices.Sorted(maps.Keys(uses)) // see inOrder
 	a.add(len(ids), ids, columnOf(ids, func(id string) int64 { return uses[id] }), columnOf(ids, func(id string) string { return devices[id] }))
 	a.add(len(spending),
 		columnOf(spending, func(is *issuance) string { return is.claim.Token.ID }),
@@ -140,12 +153,14 @@ func (a *togetherArgs) tokens(batch []*issuance) {
 }
 
 func (a *togetherArgs) publicKeys(batch []*issuance) {
+	batch = inOrder(batch, publicKeyOf)
 	kinds, ids := holdersOf(batch)
 	a.add(len(batch),
-		columnOf(batch, func(is *issuance) string { return is.cert.KeySHA256 }), kinds, ids)
+		columnOf(batch, publicKeyOf), kinds, ids)
 }
 
 func (a *togetherArgs) devices(batch []*issuance) {
+	batch = inOrder(batch, func(is *issuance) string { return is.claim.Device.ID })
 	device := func(of func(d *enroll.DeviceClaim) string) []string {
 		return columnOf(batch, func(is *issuance) string { return of(is.claim.Device) })
 	}
@@ -194,7 +209,8 @@ func (a *togetherArgs) events(batch []*issuance) {
 }
 
 func (a *togetherArgs) knownKeys(batch []*issuance) {
-	keys := columnOf(batch, func(is *issuance) string { return is.cert.KeySHA256 })
+	batch = inOrder(batch, publicKeyOf)
+	keys := columnOf(batch, publicKeyOf)
 	kinds, ids := holdersOf(batch)
 	a.addMore(len(batch), keys, kinds, ids)
 	a.add(len(batch), keys, kinds, ids)

@@ -58,6 +58,10 @@ func TestPostgres(t *testing.T) {
 			t.Parallel()
 			testPostgresTogether(t, database(t))
 		})
+		t.Run("same at replicas", func(t *testing.T) {
+			t.Parallel()
+			testSameEnrollmentsAtReplicas(t, database(t))
+		})
 		t.Run("jobs", func(t *testing.T) {
 			t.Parallel()
 			testJobs(t, func(t *testing.T) func(t *testing.T) *Store {
