@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -48,9 +49,13 @@ const JobTimeout = 5 * time.Minute
 //   - A job whose process died is run again: on SQLite at the next StartJobs,
 //     because one server at most works on the file.
 type Jobs struct {
-	stop    func(context.Context) error
-	stopped atomic.Bool
+	stop     func(context.Context) error
+	stopped  atomic.Bool
+	stopping chan struct{} // closed when Stop begins; handlers have it in their contexts
 }
+
+// stoppingKey is the key of Jobs.stopping in a context.
+type stoppingKey struct{}
 
 // StartJobs starts the workers.
 func (s *Store) StartJobs(ctx context.Context, w JobWorkers) (*Jobs, error) {
@@ -60,18 +65,27 @@ func (s *Store) StartJobs(ctx context.Context, w JobWorkers) (*Jobs, error) {
 	if w.Log == nil {
 		w.Log = s.log
 	}
+	stopping := make(chan struct{})
+	w.Handlers = maps.Clone(w.Handlers)
+	for kind, handle := range w.Handlers {
+		w.Handlers[kind] = func(ctx context.Context, subject string) error {
+			return handle(context.WithValue(ctx, stoppingKey{}, stopping), subject)
+		}
+	}
 	stop, err := s.db.startJobs(ctx, w)
 	if err != nil {
 		return nil, s.explain("start jobs", err)
 	}
-	return &Jobs{stop: stop}, nil
+	return &Jobs{stop: stop, stopping: stopping}, nil
 }
 
-// Stop fetches no more jobs and waits for those that run. When ctx ends first,
-// their contexts are cancelled, and they are run again after the next start.
+// Stop fetches no more jobs and waits for those that run, but for no rest of
+// theirs. When ctx ends first, their contexts are cancelled, and they are run
+// again after the next start.
 func (j *Jobs) Stop(ctx context.Context) error {
 	if j.stopped.Swap(true) {
 		return nil
 	}
+	close(j.stopping)
 	return j.stop(ctx)
 }

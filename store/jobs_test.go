@@ -92,6 +92,26 @@ var jobTests = []struct {
 			t.Errorf("the fastest of five started %v after its commit", best)
 		}
 	}},
+	{"is not waited for while it rests", func(t *testing.T, open func(t *testing.T) *Store) {
+		s := open(t)
+		began, rested := make(chan bool, 1), make(chan error, 1)
+		j := startJobs(t, s, JobWorkers{Handlers: handlers{"k": func(ctx context.Context, _ string) error {
+			began <- true
+			goOn, err := restAfter(ctx, time.Now().Add(-time.Hour))
+			if goOn {
+				err = errors.New("has rested")
+			}
+			rested <- err
+			return err
+		}}})
+		kick(t, s, enroll.Job{Kind: "k"})
+		receive(t, began, 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		if err := errors.Join(j.Stop(ctx), receive(t, rested, time.Second)); err != nil {
+			t.Error(err)
+		}
+	}},
 	{"is found among many that wait", func(t *testing.T, open func(t *testing.T) *Store) {
 		s := open(t)
 		many := make([]enroll.Job, 1_000)

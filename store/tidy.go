@@ -62,20 +62,24 @@ func (s *Store) tidyAllKeys(ctx context.Context, now time.Time, keepAnswers time
 			s.tidied = idempotencyKey{}
 			return all, nil
 		}
-		if err := restAfter(ctx, chunk); err != nil {
+		if goOn, err := restAfter(ctx, chunk); !goOn {
 			return all, err
 		}
 	}
 	return all, nil
 }
 
-// restAfter rests for long after what began at a time.
-func restAfter(ctx context.Context, began time.Time) error {
+// restAfter rests for long after what began at a time. It returns whether to go
+// on: not where the workers stop, and nobody is to wait for a rest.
+func restAfter(ctx context.Context, began time.Time) (goOn bool, err error) {
+	stopping, _ := ctx.Value(stoppingKey{}).(chan struct{}) // nil for no job
 	select {
 	case <-time.After(restAfterCount * time.Since(began)):
-		return nil
+		return true, nil
+	case <-stopping:
+		return false, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 }
 

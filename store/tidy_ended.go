@@ -55,7 +55,7 @@ func (s *Store) tidyOld(ctx context.Context, rows oldRows, long time.Time) (all 
 		if all += n; err != nil || len(chunk) < tidyChunk {
 			return all, err
 		}
-		if err := restAfter(ctx, began); err != nil {
+		if goOn, err := restAfter(ctx, began); !goOn {
 			return all, err
 		}
 		after = last
@@ -99,7 +99,7 @@ func (s *Store) tidyBulks(ctx context.Context, long time.Time) (all int64, err e
 		if all += n; err != nil {
 			return all, err
 		}
-		if err := restAfter(ctx, chunk); err != nil {
+		if goOn, err := restAfter(ctx, chunk); !goOn {
 			return all, err
 		}
 	}
