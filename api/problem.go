@@ -59,7 +59,7 @@ func problemOf(err error, requestID string) Problem {
 		Type: problemPrefix + string(e.Kind), Title: row.title, Status: row.status,
 		Detail: row.detail, RequestID: requestID,
 	}
-	if !row.secret {
+	if !row.secret || errors.Is(err, errAtLimit) {
 		p.Detail = e.Text()
 		if e.Field != "" || e.Hint != "" {
 			p.Errors = []FieldError{{Field: e.Field, Message: e.Message, Hint: e.Hint}}
@@ -108,8 +108,8 @@ func (a *API) logError(ctx context.Context, p Problem, err error) {
 		return
 	}
 	level := slog.LevelError
-	if errors.Is(err, context.Canceled) {
-		level = slog.LevelDebug // the client is gone
+	if errors.Is(err, context.Canceled) || errors.Is(err, errAtLimit) {
+		level = slog.LevelDebug // the client is gone, or one of very many; its request is counted
 	}
 	a.log.Log(ctx, level, "request ended in an error", "requestId", p.RequestID, "problem", p.Type, "error", err)
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 )
 
@@ -56,8 +57,9 @@ func TestShed(t *testing.T) {
 			go func() { first <- ask(h, under[0], basePath+under[1]) }()
 			<-g.entered
 			for _, c := range [][2]string{{"POST", "/fast"}, {"GET", "/fast/get"}, {"HEAD", "/fast/get"}, {"GET", ""}} {
-				if w := ask(h, c[0], basePath+c[1]); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" {
-					t.Errorf("%s: %v over the limit, during %v: %d %v", name, c, under, w.Code, w.Header())
+				w := ask(h, c[0], basePath+c[1])
+				if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" || !strings.Contains(w.Body.String(), "the server is at its limit") {
+					t.Errorf("%s: %v over the limit, during %v: %d %v %s", name, c, under, w.Code, w.Header(), w.Body)
 				}
 			}
 			if w := ask(h, "GET", "/healthz"); w.Code != http.StatusOK {

@@ -68,7 +68,7 @@ func refusalOf(err error) *refusal {
 		status = http.StatusUnprocessableEntity
 	}
 	r := &refusal{Status: status, Field: e.Field, Message: e.Message, Hint: e.Hint}
-	if status >= http.StatusInternalServerError && e.Kind != ca.KindClock {
+	if status >= http.StatusInternalServerError && e.Kind != ca.KindClock && !errors.Is(err, errAtLimit) {
 		r = &refusal{Status: status, Message: "the server's log says why", Hint: "try again; a change may have taken effect all the same, so look first"}
 	}
 	var later *enroll.Later
@@ -102,7 +102,7 @@ func (v *visit) retryAfter(r *refusal) {
 // writeError answers with the page of an error, and logs what it does not show.
 func (s *Site) writeError(v *visit, err error) {
 	r := refusalOf(err)
-	if r.Status >= http.StatusInternalServerError && !errors.Is(err, context.Canceled) {
+	if r.Status >= http.StatusInternalServerError && !errors.Is(err, context.Canceled) && !errors.Is(err, errAtLimit) {
 		s.log.ErrorContext(v.ctx(), "page ended in an error", "requestId", v.w.Header().Get("X-Request-Id"), "path", v.r.URL.Path, "error", err)
 	}
 	v.retryAfter(r)

@@ -77,6 +77,9 @@ func (s *Site) serve(rt *route) http.HandlerFunc {
 	}
 }
 
+// errAtLimit is the answer to what is shed.
+var errAtLimit = &enroll.Later{After: time.Second, Err: ca.Errorf(enroll.KindUnavailable, "", "nothing was done: try again in a moment", "the dashboard is at its limit")}
+
 // handle takes the steps before the answer, unless too many are being taken:
 // overload is shed, not queued (I28).
 func (s *Site) handle(v *visit) (answer, error) {
@@ -84,7 +87,7 @@ func (s *Site) handle(v *visit) (answer, error) {
 	case s.inFlight <- struct{}{}:
 		defer func() { <-s.inFlight }()
 	default:
-		return nil, &enroll.Later{After: time.Second, Err: ca.Errorf(enroll.KindUnavailable, "", "", "the dashboard is at its limit")}
+		return nil, errAtLimit
 	}
 	if toSignIn, err := s.admit(v); toSignIn != nil || err != nil {
 		return toSignIn, err

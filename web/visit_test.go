@@ -31,8 +31,9 @@ func TestOverloadIsShed(t *testing.T) {
 	}
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
 		w := ask(method, strings.NewReader(""))
-		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" || !strings.Contains(w.Header().Get("Content-Type"), "text/html") {
-			t.Errorf("%s over the limit: %d %v", method, w.Code, w.Header())
+		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" || !strings.Contains(w.Header().Get("Content-Type"), "text/html") ||
+			method != http.MethodHead && !strings.Contains(w.Body.String(), "the dashboard is at its limit") {
+			t.Errorf("%s over the limit: %d %v %s", method, w.Code, w.Header(), w.Body)
 		}
 	}
 	send.Close()
