@@ -124,9 +124,9 @@ func (a *API) rest(listener string, machines bool) http.Handler {
 	arriving := newArrivals()
 	if machines || a.pages == nil {
 		m.Get("/", a.getEntrance)
+		m.Head("/", a.getEntrance)
 	} else {
-		m.Handle("/api/*", http.HandlerFunc(a.nothingHere))
-		m.With(arriving.first(a, formLimit)).Mount("/", a.pages)
+		m.NotFound(a.orPages(arriving.first(a, formLimit)(a.pages)))
 	}
 	limited := m.With(arriving.first(a, bodyLimit), a.shed(make(chan struct{}, a.inFlight)))
 	streaming := m.With(a.shed(make(chan struct{}, max(1, a.inFlight/batchShare))))
@@ -142,6 +142,7 @@ func (a *API) rest(listener string, machines bool) http.Handler {
 		}
 	}
 	limited.Get(basePath, a.serve(&a.routes[0], machines)) // the index, without its slash
+	limited.Head(basePath, a.serve(&a.routes[0], machines))
 	return m
 }
 
@@ -170,7 +171,8 @@ func (a *API) status(slots chan struct{}) http.Handler {
 }
 
 // router returns a router with what all listeners have: the middleware,
-// health, and problems for what is not there.
+// health, and problems for what is not there: 405 where a path takes other
+// methods, else 404 (RFC 9110, 15.5.5 and 15.5.6).
 func (a *API) router(listener string) *chi.Mux {
 	m := chi.NewRouter()
 	m.Use(a.identify, a.observe(listener), a.recoverPanic, secureHeaders)
@@ -180,7 +182,12 @@ func (a *API) router(listener string) *chi.Mux {
 	m.Head("/readyz", a.getReady)
 	m.NotFound(a.nothingHere)
 	m.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		allow := strings.Join(allowed(m, r), ", ")
+		methods := allowed(m, r)
+		if len(methods) == 0 { // a method that is not known, at a path that is not either
+			m.NotFoundHandler()(w, r)
+			return
+		}
+		allow := strings.Join(methods, ", ")
 		w.Header().Set("Allow", allow)
 		a.writeError(w, r, ca.Errorf(KindMethod, "", "use "+allow, "this path does not take the method %.16q", r.Method))
 	})
@@ -189,6 +196,18 @@ func (a *API) router(listener string) *chi.Mux {
 
 func (a *API) nothingHere(w http.ResponseWriter, r *http.Request) {
 	a.writeError(w, r, ca.Errorf(ca.KindNotFound, "", "GET "+basePath+"/ lists what is here", "there is nothing at this path"))
+}
+
+// orPages answers what no call is for: under /api/ with a problem, else by pages.
+// They are no mount: that would take every method at every path.
+func (a *API) orPages(pages http.Handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/api/") {
+			a.nothingHere(w, r)
+			return
+		}
+		pages.ServeHTTP(w, r)
+	}
 }
 
 // allowed returns the methods that a router takes at a request's path.

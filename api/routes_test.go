@@ -96,6 +96,45 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
+// Both listeners answer a method that a path does not take alike, pages or none;
+// what no call is for is the pages' where there are some.
+func TestWrongMethods(t *testing.T) {
+	pages := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	a := New(Config{Service: enroll.New(enroll.Config{}), Pages: pages})
+	for _, l := range []struct {
+		name      string
+		h         http.Handler
+		elsewhere int // status of a path outside the API
+		root      int // status of POST /
+	}{{"people", a.People(), http.StatusTeapot, http.StatusTeapot}, {"machines", a.Machines(), 404, 405}} {
+		for _, c := range []struct {
+			methods, path string
+			status        int
+			allow         string
+		}{
+			{"DELETE PUT PATCH OPTIONS BREW", "/api/v1/devices", 405, "GET, HEAD, POST"},
+			{"DELETE POST OPTIONS BREW", "/api/v1/devices/x", 405, "GET, HEAD"},
+			{"GET HEAD DELETE BREW", "/api/v1/devices/x/hold", 405, "POST"},
+			{"POST BREW", "/api/v1", 405, "GET, HEAD"},
+			{"POST BREW", "/api/v1/", 405, "GET, HEAD"},
+			{"POST OPTIONS BREW", "/healthz", 405, "GET, HEAD"},
+			{"GET HEAD POST DELETE OPTIONS BREW", "/api/v1/nosuch", 404, ""},
+			{"GET POST BREW", "/api/v2/devices", 404, ""},
+			{"GET POST DELETE BREW", "/nosuch", l.elsewhere, ""},
+			{"POST BREW", "/", l.root, map[int]string{405: "GET, HEAD"}[l.root]},
+			{"HEAD", "/api/v1", 200, ""},
+		} {
+			for method := range strings.FieldsSeq(c.methods) {
+				w := httptest.NewRecorder()
+				l.h.ServeHTTP(w, httptest.NewRequest(method, c.path, nil))
+				if w.Code != c.status || w.Header().Get("Allow") != c.allow {
+					t.Errorf("%s: %s %s: %d, Allow %q, %s", l.name, method, c.path, w.Code, w.Header().Get("Allow"), w.Body)
+				}
+			}
+		}
+	}
+}
+
 func TestPanicIsAProblem(t *testing.T) {
 	var log bytes.Buffer
 	a := bare(&log) // its service has no authority: the trust bundle panics
