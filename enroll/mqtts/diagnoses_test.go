@@ -19,6 +19,8 @@ var (
 	placeholder = regexp.MustCompile(`\{([a-z]+)\}`)
 	// addition is what is said only where there is more to say.
 	addition = regexp.MustCompile(`\{(takes|asked|unlisted|why|given|saw)\}`)
+	// hole is what is left where a text cannot do without an addition.
+	hole = regexp.MustCompile(`^ | $|  | [.,;:)]|\( |\(\)`)
 )
 
 // TestDiagnoses compares DIAGNOSES.md with the table of the rules, in the order
@@ -40,6 +42,11 @@ not is an error of its check. Written from the source: ` + "`go test ./enroll/mq
 				t.Errorf("%s has no rule", code)
 			}
 			listed++
+			for _, text := range []string{cell(r.message), cell(r.fix)} {
+				if hole.MatchString(text) {
+					t.Errorf("%s says %q: what it needs is an addition", code, text)
+				}
+			}
 			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", code, r.severity, cell(r.message), cell(r.fix))
 		}
 	}

@@ -69,7 +69,7 @@ func (n *negative) oldTLS() *outcome {
 			o.error = fmt.Sprintf("it answered with %s, which was not offered", tls.VersionName(version))
 			return nil
 		}
-		o.accepted, o.facts = true, facts{"takes": tls.VersionName(version)}
+		o.accepted, o.facts = true, facts{"version": tls.VersionName(version)}
 		return nil
 	})
 }

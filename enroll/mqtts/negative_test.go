@@ -162,6 +162,9 @@ func TestNegativeAccepted(t *testing.T) {
 			t.Errorf("%s: %+v", name, o)
 		}
 	}
+	if d := r.Check(mqtts.CheckOldTLS).Diagnosis; len(d) == 0 || !strings.Contains(d[0].Message, "accepts TLS 1.1, which") {
+		t.Errorf("old TLS: %+v", d)
+	}
 	if r.Has(mqtts.CodeForeignAccepted) || r.Failed() != nil {
 		t.Errorf("the positive run: %+v", r.Diagnosis)
 	}

@@ -265,7 +265,7 @@ var rules = map[Code]rule{
 		"The broker accepted a revoked client certificate (serial {serial}) by resuming a TLS session of it: on resumption it does not look at revocation.{unlisted}",
 		"Turn off session tickets and session caches on this listener, or let the broker check revocation on resumption, too (Go: VerifyConnection)."},
 	CodeOldTLSAccepted: {failure,
-		"The broker accepts {takes}, which is broken and deprecated (RFC 8996).",
+		"The broker accepts {version}, which is broken and deprecated (RFC 8996).",
 		"Allow TLS 1.2 and 1.3 only (Mosquitto: tls_version tlsv1.2; OpenSSL: MinProtocol = TLSv1.2)."},
 	CodePlaintextAccepted: {failure,
 		"The TLS port takes MQTT without TLS as well: it answered a plaintext {answer}. Passwords and messages can be read on the way.",
