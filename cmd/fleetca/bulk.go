@@ -52,7 +52,8 @@ type bulkOutcome struct {
 	Failures []bulkFailure `json:"failures"`
 }
 
-// A bulkFailure is a device that was refused, or could not be sent.
+// A bulkFailure is a device that was refused, could not be sent, or was given a
+// certificate again that is not good any more.
 type bulkFailure struct {
 	DeviceID string `json:"deviceId"`
 	Status   int    `json:"status,omitempty"` // of the answer; 0 when it was not sent
@@ -201,6 +202,10 @@ func (b *bulkEnrollment) answered(d rosterDevice, r client.BatchResult) error {
 		return nil
 	case r.Problem != nil:
 		b.fail(bulkFailure{DeviceID: d.DeviceID, Status: r.Status, Problem: r.Problem.Error(), Hint: r.Problem.Hint()})
+		return nil
+	}
+	if err := notGood(r.Enrollment); err != nil {
+		b.fail(bulkFailure{DeviceID: d.DeviceID, Status: r.Status, Problem: err.Error(), Hint: hintOf(err)})
 		return nil
 	}
 	if err := writeEnrollment(b.folder(d), r.Enrollment); err != nil {

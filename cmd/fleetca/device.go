@@ -36,7 +36,9 @@ func newDeviceEnrollCommand(flags *clientFlags) *cobra.Command {
 		Short: "Get a device's first certificate, or those of a whole list",
 		Long: `Get a device's first certificate, with the key made here: DIR/key.pem, and
 then DIR/{certificate,chain,trust-bundle}.pem. Run again after an error it uses
-the same key and gets the same certificate. With --csr the key stays elsewhere.
+the same key and gets the same certificate; when that is not good any more, that
+is said, no file is changed, and the exit code is 1. With --csr the key stays
+elsewhere.
 
 With --csv the devices of a CSV file are enrolled over one stream, each into
 DIR/ID. The file's first line names its columns: deviceId, and where they differ
@@ -165,15 +167,53 @@ func loadOrMakeKey(path string) (*ecdsa.PrivateKey, error) {
 	return key, ca.WriteNewFile(path, text, 0o600)
 }
 
-// finishEnrollment writes what was issued to a folder, and says so.
+// finishEnrollment writes what was issued to a folder, and says so. What was
+// given again and is not good any more is shown, not written, and an error.
 func finishEnrollment(cmd *cobra.Command, flags *clientFlags, e *enroll.Enrollment, out string) error {
-	if err := writeEnrollment(out, e); err != nil {
+	useless := notGood(e)
+	if useless == nil {
+		if err := writeEnrollment(out, e); err != nil {
+			return err
+		}
+	}
+	if err := printEnrollment(cmd, flags, e, out); err != nil {
 		return err
 	}
+	return useless
+}
+
+// notGood returns why no broker admits the certificate of an enrollment, and
+// what to do; nil when it is good.
+func notGood(e *enroll.Enrollment) error {
+	c := e.Certificate
+	var hint string
+	switch c.Status {
+	case ca.StatusHeld:
+		hint = fmt.Sprintf("release the device, and run this again: fleetca device release %s", e.DeviceID)
+	case ca.StatusRevoked:
+		hint = fmt.Sprintf("see fleetca device show %s: a device that is revoked stays so, enroll it under another id; "+
+			"one that is active gets another certificate by fleetca device renewal-link %[1]s, with another --out", e.DeviceID)
+	case ca.StatusExpired:
+		hint = fmt.Sprintf("get another by fleetca device renewal-link %s, with another --out", e.DeviceID)
+	default:
+		return nil
+	}
+	return hinted(fmt.Errorf("certificate %s of device %s was issued before, and is %s", c.SerialNumber, e.DeviceID, c.Status), hint)
+}
+
+func printEnrollment(cmd *cobra.Command, flags *clientFlags, e *enroll.Enrollment, out string) error {
 	if flags.json {
 		return printJSON(cmd.OutOrStdout(), e)
 	}
-	facts := []string{"device", e.DeviceID, "serial number", string(e.Certificate.SerialNumber), "expires", day(e.Certificate.NotAfter), "folder", out}
+	facts := []string{"device", e.DeviceID, "serial number", string(e.Certificate.SerialNumber)}
+	if e.Replayed {
+		facts = append(facts, "given again", "issued before, "+string(e.Certificate.Status))
+	}
+	facts = append(facts, "expires", day(e.Certificate.NotAfter))
+	if notGood(e) != nil {
+		return printFacts(cmd.OutOrStdout(), facts...)
+	}
+	facts = append(facts, "folder", out)
 	if e.Renewal != nil {
 		facts = append(facts, "renew after", day(e.Renewal.After))
 	}
