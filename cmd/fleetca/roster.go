@@ -46,6 +46,9 @@ func readRoster(path string, defaults enroll.EnrollRequest) (*roster, error) {
 	lines := csv.NewReader(f)
 	lines.TrimLeadingSpace = true
 	header, err := lines.Read()
+	if errors.Is(err, io.EOF) {
+		return nil, usageError(fmt.Errorf("%s is empty", path), "its first line names the columns, deviceId among them, for example: deviceId,workOrder")
+	}
 	if err != nil {
 		return nil, usageError(fmt.Errorf("%s: %w", path, err), "its first line names the columns, for example: deviceId,workOrder")
 	}
