@@ -129,6 +129,9 @@ func (f webhookFlags) webhook() (*enroll.Webhook, error) {
 	if f.url == "" {
 		return nil, nil
 	}
+	if f.secretFile == "" {
+		return nil, usageError(errors.New("--webhook needs --webhook-secret-file"), "name a file with the secret; openssl rand -hex 32 makes one")
+	}
 	secret, err := os.ReadFile(f.secretFile)
 	if err != nil {
 		return nil, usageError(fmt.Errorf("--webhook-secret-file: %w", err), "openssl rand -hex 32 makes a secret")
