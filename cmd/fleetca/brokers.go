@@ -101,7 +101,7 @@ func (s *server) openEmbedded() error {
 		id: embeddedID, driver: b, installed: b.Active, close: b.Close,
 		start: func(context.Context) (enroll.NewBroker, error) {
 			if err := b.Start(); err != nil {
-				return enroll.NewBroker{}, usageError(fmt.Errorf("--mqtts-addr %s: %w", s.cfg.mqttsAddr, err), "free the port, or give another address")
+				return enroll.NewBroker{}, listenError("mqtts-addr", s.cfg.mqttsAddr, err)
 			}
 			_, port, err := net.SplitHostPort(b.Addr().String())
 			url := "mqtts://" + net.JoinHostPort(s.publicHost(s.listeners["status"]), port)

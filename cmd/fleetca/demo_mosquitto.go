@@ -82,7 +82,7 @@ func findMosquitto() (string, error) {
 func definiteAddress(addr string) (string, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return "", usageError(fmt.Errorf("--mqtts-addr %s: %w", addr, err), "free the port, or give another address")
+		return "", listenError("mqtts-addr", addr, err)
 	}
 	defer l.Close()
 	return l.Addr().String(), nil

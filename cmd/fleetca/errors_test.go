@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"net"
 	"strings"
 	"testing"
 
@@ -27,6 +28,27 @@ func TestHintsNameCommands(t *testing.T) {
 		name := strings.Fields(command)
 		if cmd, _, err := newRootCommand().Find(name[1:]); err != nil || cmd.Name() != name[2] {
 			t.Errorf("%s: there is no command %s", call, command)
+		}
+	}
+}
+
+// A port in use is told from an address that is none.
+func TestListenErrors(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for addr, want := range map[string]string{
+		taken.Addr().String(): "free the port",
+		"bad":                 "give HOST:PORT",
+		"127.0.0.1:65536":     "give HOST:PORT",
+		"192.0.2.1:80":        "give HOST:PORT", // TEST-NET-1, of no machine
+	} {
+		_, err := definiteAddress(addr)
+		if hint := hintOf(err); exitCode(err) != exitUsage || !strings.HasPrefix(hint, want) || !strings.Contains(err.Error(), "--mqtts-addr "+addr) {
+			t.Errorf("%s: %v, hint %q", addr, err, hint)
 		}
 	}
 }

@@ -150,11 +150,23 @@ func (s *server) listen(ctx context.Context) error {
 	} {
 		listener, err := s.listenOn(ctx, l.flag, l.addr)
 		if err != nil {
-			return usageError(fmt.Errorf("--%s %s: %w", l.flag, l.addr, err), "free the port, or give another address")
+			return listenError(l.flag, l.addr, err)
 		}
 		s.listeners[l.name] = listener
 	}
 	return nil
+}
+
+// listenError says that an address of a flag cannot be listened on, and what to do.
+func listenError(flag, addr string, err error) error {
+	hint := "give HOST:PORT, with an address of this machine"
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		hint = "free the port, or give another address"
+	case errors.Is(err, syscall.EACCES):
+		hint = "give a port above 1023: lower ones are not for every user"
+	}
+	return usageError(fmt.Errorf("--%s %s: %w", flag, addr, err), hint)
 }
 
 // listenOn listens on an address, or on another port where that will do.
