@@ -95,12 +95,23 @@ func newDeviceShowCommand(flags *clientFlags) *cobra.Command {
 			if err != nil {
 				return clientError(err)
 			}
-			return printDevice(cmd, flags, d)
+			if d.Status != enroll.DeviceRevoked && d.Status != enroll.DeviceRetired || flags.json {
+				return printDevice(cmd, flags, d)
+			}
+			var revocations []string
+			for r, err := range c.Revocations(cmd.Context(), d.ID) {
+				if err != nil {
+					return clientError(err)
+				}
+				revocations = append(revocations, "revocation", fmt.Sprintf("%s  %s  %s", r.ID, r.Reason, r.State))
+			}
+			return printDevice(cmd, flags, d, revocations...)
 		},
 	}
 }
 
-func printDevice(cmd *cobra.Command, flags *clientFlags, d *enroll.Device) error {
+// printDevice shows a device, with more facts below.
+func printDevice(cmd *cobra.Command, flags *clientFlags, d *enroll.Device, more ...string) error {
 	if flags.json {
 		return printJSON(cmd.OutOrStdout(), d)
 	}
@@ -108,7 +119,7 @@ func printDevice(cmd *cobra.Command, flags *clientFlags, d *enroll.Device) error
 	for _, cert := range d.Certificates {
 		facts = append(facts, "certificate", fmt.Sprintf("%s  %s  until %s", cert.SerialNumber, cert.Status, day(cert.NotAfter)))
 	}
-	return printFacts(cmd.OutOrStdout(), facts...)
+	return printFacts(cmd.OutOrStdout(), append(facts, more...)...)
 }
 
 func newDeviceRegisterCommand(flags *clientFlags) *cobra.Command {

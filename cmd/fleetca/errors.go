@@ -86,6 +86,7 @@ var (
 		"GET /api/v1/manufacturers":             "fleetca manufacturer list",
 		"GET /api/v1/manufacturers/ID/manifest": "fleetca manufacturer devices ID",
 		"GET /api/v1/profiles":                  "fleetca profile list",
+		"GET /api/v1/revocations?device=ID":     "fleetca device show ID",
 		"GET /api/v1/tokens":                    "fleetca token list",
 		"GET /api/v1/users":                     "fleetca user list",
 		"GET /api/v1/work-orders":               "fleetca order list",
