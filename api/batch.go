@@ -116,7 +116,7 @@ func readLines(ctx context.Context, body io.Reader, lines chan<- line, progress 
 		text, err := r.ReadSlice('\n')
 		l := line{index: index, text: trimLine(text)}
 		if errors.Is(err, bufio.ErrBufferFull) {
-			l = line{index: index, err: ca.Errorf(ca.KindTooLarge, "", "", "the line is longer than %d bytes", itemLimit)}
+			l = line{index: index, err: ca.Errorf(ca.KindTooLarge, "", "shorten the line", "the line is longer than %d bytes", itemLimit)}
 			for errors.Is(err, bufio.ErrBufferFull) {
 				_, err = r.ReadSlice('\n')
 			}

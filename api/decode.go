@@ -116,7 +116,8 @@ func checkFields(dec *json.Decoder, t reflect.Type, path string) error {
 		return fmt.Errorf("read a JSON token: %w", err) // json.Valid said otherwise
 	}
 	if !fits(token, t) {
-		return ca.Errorf(ca.KindMalformed, path, "", "is %s where a %s belongs", tokenName(token), typeName(t))
+		name, example := typeName(t)
+		return ca.Errorf(ca.KindMalformed, path, "write it as "+example, "is %s where %s belongs", tokenName(token), name)
 	}
 	switch token {
 	case json.Delim('{'):
@@ -212,9 +213,12 @@ func unknownField(at string, fields map[string]reflect.Type) error {
 	return ca.Errorf(ca.KindMalformed, at, hint, "is not a field")
 }
 
+// timeExample is how a time is written (RFC 3339).
+const timeExample = "2006-01-02T15:04:05Z"
+
 func checkTime(text, path string) error {
 	if _, err := time.Parse(time.RFC3339, text); err != nil {
-		return ca.Errorf(ca.KindMalformed, path, "give it as 2006-01-02T15:04:05Z", "%.64q is not a time of RFC 3339", text)
+		return ca.Errorf(ca.KindMalformed, path, "give it as "+timeExample, "%.64q is not a time of RFC 3339", text)
 	}
 	return nil
 }
@@ -261,24 +265,24 @@ func tokenName(token json.Token) string {
 	return "null"
 }
 
-// typeName says what JSON a Go type wants.
-func typeName(t reflect.Type) string {
+// typeName says what JSON is for a type, and how it is written.
+func typeName(t reflect.Type) (name, example string) {
 	if t == timeType {
-		return "time"
+		return "a time", `"` + timeExample + `"`
 	}
 	switch t.Kind() {
 	case reflect.String:
-		return "string"
+		return "a string", `"text"`
 	case reflect.Bool:
-		return "boolean"
+		return "a boolean", "true or false"
 	case reflect.Slice, reflect.Array:
-		return "list"
+		return "a list", "[...]"
 	case reflect.Map, reflect.Struct:
-		return "object"
+		return "an object", "{...}"
 	case reflect.Float32, reflect.Float64:
-		return "number"
+		return "a number", "1.5, without quotes"
 	}
-	return "whole number"
+	return "a whole number", "digits, without quotes"
 }
 
 // shorten bounds what is echoed of a client's name.

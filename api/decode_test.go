@@ -49,6 +49,16 @@ func TestDecodeRefuses(t *testing.T) {
 			}
 		})
 	}
+	for body, want := range map[string]string{
+		`{"deviceId":7}`:            `is the number 7 where a string belongs` + "\n" + `write it as "text"`,
+		`{"attributes":["a"]}`:      "is a list where an object belongs\nwrite it as {...}",
+		`{"attributes":{"a":true}}`: "is a boolean where a string belongs\nwrite it as \"text\"",
+	} {
+		var e *ca.Error
+		if err := decodeJSON([]byte(body), new(BatchItem)); !errors.As(err, &e) || e.Message+"\n"+e.Hint != want {
+			t.Errorf("%s: %v", body, err)
+		}
+	}
 	var token enroll.NewToken
 	if field := fieldOf(t, decodeJSON([]byte(`{"expiresAt":"tomorrow"}`), &token)); field != "expiresAt" {
 		t.Errorf("a bad time: field %q", field)

@@ -87,7 +87,7 @@ func classify(err error) *ca.Error {
 	case errors.As(err, &e):
 		return e
 	case errors.As(err, &tooLarge):
-		return ca.Errorf(ca.KindTooLarge, "", "", "the body is longer than %d bytes", tooLarge.Limit)
+		return ca.Errorf(ca.KindTooLarge, "", "send less in one request", "the body is longer than %d bytes", tooLarge.Limit)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return &ca.Error{Kind: enroll.KindUnavailable, Err: err}
 	}

@@ -67,6 +67,9 @@ func TestProblems(t *testing.T) {
 					t.Errorf("field %q, want %q", field, c.field)
 				}
 			}
+			if c.want == "too-large" && (len(p.Errors) != 1 || p.Errors[0].Message != p.Detail || p.Errors[0].Hint == "") {
+				t.Errorf("errors %+v", p.Errors)
+			}
 			if c.header != "" && w.Header().Get(c.header) == "" {
 				t.Errorf("no header %s", c.header)
 			}
