@@ -43,13 +43,13 @@ type Device struct {
 // A Broker is an MQTT broker whose certificate is issued and verified here.
 type Broker struct {
 	ID               string          `json:"id"`
-	URL              string          `json:"url"`               // mqtts://host:8883, as devices dial it
-	Names            []string        `json:"names"`             // DNS names and IP addresses of its certificate
-	Kind             string          `json:"kind"`              // mosquitto, rabbitmq, nats, embedded, ...
-	Product          string          `json:"product,omitempty"` // whose issuer certifies it; empty for the general one
-	Site             string          `json:"site,omitempty"`    // likewise
-	Status           BrokerStatus    `json:"status"`            //
-	Certificate      *ca.Certificate `json:"certificate,omitempty"`
+	URL              string          `json:"url"`                   // mqtts://host:8883, as devices dial it
+	Names            []string        `json:"names"`                 // DNS names and IP addresses of its certificate
+	Kind             string          `json:"kind"`                  // mosquitto, rabbitmq, nats, embedded, ...
+	Product          string          `json:"product,omitempty"`     // whose issuer certifies it; empty for the general one
+	Site             string          `json:"site,omitempty"`        // likewise
+	Status           BrokerStatus    `json:"status"`                //
+	Certificate      *ca.Certificate `json:"certificate,omitempty"` // the newest, but for those that a rotation brought and did not keep
 	LastVerification *Verification   `json:"lastVerification,omitempty"`
 	TrustGeneration  int64           `json:"trustGeneration"` // of the newest trust bundle that it confirmed; 0 for none
 	CreatedAt        time.Time       `json:"createdAt"`

@@ -177,6 +177,56 @@ func TestWrongCertificateIsFoundOut(t *testing.T) {
 	}
 }
 
+// A certificate that was rolled back is not the broker's: the one that it serves
+// is, and its end is told. One that was issued later is the broker's again.
+func TestRolledBackCertificateIsNotTheBrokers(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.broker("b")
+	b.fleet(1)
+	of := func() ca.SerialNumber {
+		s.Helper()
+		all, _, err := s.Brokers(s.ctx, enroll.Page{})
+		s.must(err)
+		one := must(s.Broker(s.ctx, "b"))
+		if one.Certificate.SerialNumber != all[0].Certificate.SerialNumber {
+			s.Errorf("%s alone, %s in the list", one.Certificate.SerialNumber, all[0].Certificate.SerialNumber)
+		}
+		return one.Certificate.SerialNumber
+	}
+	old := must(s.Broker(s.ctx, "b")).Certificate
+	s.clock.forward(old.NotAfter.Sub(old.NotBefore)*2/3 + time.Hour)
+	s.must(s.PublishScheduledCRLs(s.ctx))
+	expiring := "broker-cert-expiring warning broker:b rotate"
+	s.wantAttention(expiring)
+	for _, fault := range []func(ctx context.Context) error{
+		func(context.Context) error { return errPretend },                                             // never served
+		func(ctx context.Context) error { _, err := b.real.Disconnect(ctx, "b-fleet-0"); return err }, // served, and seen
+	} {
+		b.on("Install", fault)
+		r := s.rotate("b")
+		s.must(s.AdvanceRotation(s.ctx, r.ID))
+		if got := s.wantRotation(r.ID, enroll.RotationRolledBack); got.NewSerial == "" || of() != old.SerialNumber {
+			t.Errorf("the certificate is %s, and %s is served: %+v", of(), old.SerialNumber, got.Steps)
+		}
+		s.wantAttention(expiring, "rotation-rolled-back warning broker:b rotate")
+		if plan := must(s.PlanRotation(s.ctx, "b")); plan.OldSerial != old.SerialNumber {
+			t.Errorf("%+v", plan)
+		}
+	}
+	b.on("Install", nil)
+	byHand := must(s.IssueBroker(s.ctx, as("op", ""), "b", newCSR(t, newKey(t), "")))
+	if of() != byHand.Certificate.SerialNumber {
+		t.Errorf("the certificate is %s, and %s was issued since", of(), byHand.Certificate.SerialNumber)
+	}
+	r := s.rotate("b")
+	s.must(s.AdvanceRotation(s.ctx, r.ID))
+	if got := s.wantRotation(r.ID, enroll.RotationDone); of() != got.NewSerial || b.serves() != got.NewSerial {
+		t.Errorf("the certificate is %s, served is %s: %+v", of(), b.serves(), got)
+	}
+	s.wantAttention()
+}
+
 // A rotation that can not go back tries again until it can, for an hour; one that finds a certificate that is
 // not its own leaves it alone.
 func TestRollbackThatCannot(t *testing.T) {

@@ -88,7 +88,11 @@ type DeviceStore interface {
 // BrokerStore keeps brokers and what was seen of them.
 type BrokerStore interface {
 	CreateBroker(ctx context.Context, b Broker, c Change) error // KindConflict
-	Broker(ctx context.Context, id string) (*Broker, error)     // with newest certificate and verification
+	// Broker returns a broker with the certificate that it should serve, and its
+	// newest verification. That is the newest certificate but those that a
+	// rotation did not keep, as it failed or was rolled back, and that were not
+	// seen to be served since.
+	Broker(ctx context.Context, id string) (*Broker, error)
 	Brokers(ctx context.Context, p Page) ([]*Broker, string, error)
 	// AnnounceDrivers notes that a server drives these brokers now, and no other:
 	// what waits for it at one that it drove before is left to any server. It is no
@@ -252,7 +256,9 @@ type RotationStore interface {
 	CreateRotation(ctx context.Context, r Rotation, c Change) error
 	Rotation(ctx context.Context, id string) (*Rotation, error)
 	Rotations(ctx context.Context, broker string, p Page) ([]*Rotation, string, error)
-	SaveRotation(ctx context.Context, r *Rotation, c Change) error // as SaveRevocation
+	// SaveRotation is as SaveRevocation. Of one that was rolled back it notes
+	// that the broker was last seen with the old certificate.
+	SaveRotation(ctx context.Context, r *Rotation, c Change) error
 }
 
 // EventStore is the audit trail.

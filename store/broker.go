@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
 )
 
@@ -60,14 +59,24 @@ func (s *Store) Broker(ctx context.Context, id string) (*enroll.Broker, error) {
 	return b, nil
 }
 
-// completeBroker adds the newest certificate and verification.
+// kept holds of a certificate n, unless a rotation brought it and did not keep
+// it, and it was not seen to be served since.
+const kept = `NOT EXISTS (SELECT 1 FROM rotations u WHERE u.new_serial = n.serial AND u.state IN ('rolled-back', 'failed')
+	AND n.sha256 <> (SELECT s.served_sha256 FROM brokers s WHERE s.id = u.broker))`
+
+// newestOfBroker is the serial number of the certificate that broker b should
+// serve.
+const newestOfBroker = `SELECT n.serial FROM certificates n WHERE n.holder_kind = 'broker' AND n.holder_id = b.id AND ` + kept + `
+	ORDER BY n.recorded_at DESC, n.serial DESC LIMIT 1`
+
+// completeBroker adds the certificate that it should serve, and the newest
+// verification.
 func completeBroker(ctx context.Context, q querier, b *enroll.Broker) error {
-	certs, err := certificatesOf(ctx, q, ca.Holder{Kind: ca.HolderBroker, ID: b.ID}, 1)
-	if err != nil {
+	var err error
+	b.Certificate, err = one(ctx, q, scanCertificate, selectCertificate+` n WHERE holder_kind = 'broker' AND holder_id = $1 AND `+kept+`
+		ORDER BY recorded_at DESC, serial DESC LIMIT 1`, b.ID)
+	if err != nil && !errors.Is(err, errNoRows) {
 		return fmt.Errorf("read broker's certificate: %w", err)
-	}
-	if len(certs) == 1 {
-		b.Certificate = certs[0]
 	}
 	b.LastVerification, err = one(ctx, q, scanVerification, selectVerification+` WHERE broker = $1`+newestVerification, b.ID)
 	if err != nil && !errors.Is(err, errNoRows) {

@@ -255,7 +255,7 @@ func countForecast(ctx context.Context, q querier, now time.Time) (*enroll.Forec
 		ends, err := collect(ctx, q, func(row scanner) (t time.Time, err error) {
 			err = row.Scan(atTime{&t})
 			return t, err
-		}, `SELECT max(not_after) AS counted FROM certificates WHERE holder_kind = $1 AND status = 'good' GROUP BY holder_id`, kind)
+		}, `SELECT max(not_after) AS counted FROM certificates n WHERE holder_kind = $1 AND status = 'good' AND `+kept+` GROUP BY holder_id`, kind)
 		if err != nil {
 			return nil, fmt.Errorf("count %ss that expire: %w", kind, err)
 		}

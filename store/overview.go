@@ -18,8 +18,7 @@ func (s *Store) BrokerLooks(ctx context.Context, limit int) ([]enroll.BrokerLook
 			COALESCE(c.serial, ''), COALESCE(c.sha256, ''), COALESCE(c.status, ''), COALESCE(c.not_before, 0), COALESCE(c.not_after, 0), COALESCE(c.recorded_at, 0),
 			COALESCE(r.id, ''), COALESCE(r.state, ''), COALESCE(r.at, 0)
 		FROM brokers b
-		LEFT JOIN certificates c ON c.holder_kind = 'broker' AND c.serial = (SELECT n.serial FROM certificates n
-			WHERE n.holder_kind = 'broker' AND n.holder_id = b.id ORDER BY n.recorded_at DESC, n.serial DESC LIMIT 1)
+		LEFT JOIN certificates c ON c.holder_kind = 'broker' AND c.serial = (`+newestOfBroker+`)
 		LEFT JOIN rotations r ON r.id = (SELECT n.id FROM rotations n
 			WHERE n.broker = b.id AND n.state <> 'planned' ORDER BY n.at DESC, n.id DESC LIMIT 1)
 		ORDER BY b.id LIMIT $1`, int64(limit))

@@ -61,6 +61,7 @@ func (s *Store) Rotations(ctx context.Context, broker string, p enroll.Page) ([]
 }
 
 // SaveRotation implements enroll.RotationStore. It stores all but broker and at.
+// One that was rolled back ends with the broker seen to serve the old certificate.
 func (s *Store) SaveRotation(ctx context.Context, r *enroll.Rotation, c enroll.Change) error {
 	err := s.change(ctx, "save rotation", c, func(ctx context.Context, q tx) error {
 		n, err := q.exec(ctx, `UPDATE rotations SET state = $3, steps = $4, sessions_before = $5, sessions_after = $6, sessions_dropped = $7,
@@ -68,8 +69,15 @@ func (s *Store) SaveRotation(ctx context.Context, r *enroll.Rotation, c enroll.C
 			WHERE id = $1 AND version = $2`,
 			r.ID, r.Version, r.State, listText(r.Steps), int64(r.SessionsBefore), int64(r.SessionsAfter), int64(r.SessionsDropped),
 			r.OldSerial, r.NewSerial, r.CSR, listText(r.SessionIDs))
-		if err != nil || n == 1 {
+		switch {
+		case err != nil:
 			return err
+		case n == 1 && r.State == enroll.RotationRolledBack:
+			_, err = q.exec(ctx, `UPDATE brokers SET served_sha256 = COALESCE((SELECT sha256 FROM certificates WHERE serial = $2), ''), served_at = $3 WHERE id = $1`,
+				r.Broker, r.OldSerial, micros(c.Event.At))
+			return err
+		case n == 1:
+			return nil
 		}
 		return staleOrMissing(ctx, q, "rotation", `SELECT version FROM rotations WHERE id = $1`, r.ID)
 	})

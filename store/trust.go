@@ -199,7 +199,7 @@ func (s *Store) HoldersUnder(ctx context.Context, issuers []string, confirmed in
 			}
 			brokers, err := collect(ctx, q, scanText, `SELECT b.id FROM brokers b WHERE EXISTS (
 				SELECT 1 FROM certificates c WHERE c.issuer_id = $1 AND c.not_after > $2 AND c.serial = (SELECT n.serial FROM certificates n
-					WHERE n.holder_kind = 'broker' AND n.holder_id = b.id AND n.status <> 'revoked' ORDER BY n.recorded_at DESC, n.serial DESC LIMIT 1))
+					WHERE n.holder_kind = 'broker' AND n.holder_id = b.id AND n.status <> 'revoked' AND `+kept+` ORDER BY n.recorded_at DESC, n.serial DESC LIMIT 1))
 				ORDER BY b.id`, issuer, micros(now))
 			if err != nil {
 				return fmt.Errorf("look for brokers of an issuer: %w", err)

@@ -27,7 +27,7 @@ var (
 	issuerNotAfter   = prometheus.NewDesc("fleetca_issuer_not_after_timestamp_seconds", "notAfter of an issuer's certificate.", []string{"issuer"}, nil)
 	issuerDue        = prometheus.NewDesc("fleetca_issuer_successor_missing", "1 for an active root or issuer (else 0) without a successor that has at most a third of its life left (chain-expiring), or cannot cover a certificate's full lifetime (issuer-too-short).", []string{"issuer", "kind"}, nil)
 	issuerUsable     = prometheus.NewDesc("fleetca_issuer_usable", "Whether the key of an issuer that signs here can be used.", []string{"issuer"}, nil)
-	brokerNotAfter   = prometheus.NewDesc("fleetca_broker_not_after_timestamp_seconds", "notAfter of the newest certificate issued to a broker.", []string{"broker"}, nil)
+	brokerNotAfter   = prometheus.NewDesc("fleetca_broker_not_after_timestamp_seconds", "notAfter of the certificate that a broker should serve, or of what it was last seen to serve if that ends earlier.", []string{"broker"}, nil)
 	brokerVerifiedAt = prometheus.NewDesc("fleetca_broker_verified_timestamp_seconds", "When a broker was last verified, whatever came of it.", []string{"broker"}, nil)
 	brokerRefuses    = prometheus.NewDesc("fleetca_broker_refuses", "Whether a broker was last seen to refuse what a check of a negative verification tries (revoked, foreign_ca, ...): 1, or 0 when it was accepted.", []string{"broker", "check"}, nil)
 	brokerDiagnosed  = prometheus.NewDesc("fleetca_broker_diagnosed", "1 for every cause that the last verification of a broker named.", []string{"broker", "code", "severity"}, nil)
@@ -90,7 +90,7 @@ func (c *fleetCollector) collectBrokers(ctx context.Context, gauge gaugeFunc) er
 		for _, b := range brokers {
 			gauge(brokerVerified, truth(b.Status == enroll.BrokerVerified), b.ID)
 			if b.Certificate != nil {
-				gauge(brokerNotAfter, float64(b.Certificate.NotAfter.Unix()), b.ID)
+				gauge(brokerNotAfter, float64(firstEnd(b).Unix()), b.ID)
 			}
 			if v := b.LastVerification; v != nil {
 				gauge(brokerVerifiedAt, float64(v.At.Unix()), b.ID)
@@ -101,6 +101,16 @@ func (c *fleetCollector) collectBrokers(ctx context.Context, gauge gaugeFunc) er
 			return nil
 		}
 	}
+}
+
+// firstEnd returns when the certificate that a broker should serve ends, or the
+// one that its last verification saw if that is earlier.
+func firstEnd(b *enroll.Broker) time.Time {
+	end := b.Certificate.NotAfter
+	if v := b.LastVerification; v != nil && v.Report.ServerCertificate != nil && v.Report.ServerCertificate.NotAfter.Before(end) {
+		return v.Report.ServerCertificate.NotAfter
+	}
+	return end
 }
 
 // collectChecks shows the checks of each broker's newest negative verification.

@@ -7,8 +7,13 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/enroll"
+	"github.com/fleetca/fleetca/enroll/mqtts"
 )
 
 // Every metric that the alert rules and the board name is one that a running
@@ -67,6 +72,29 @@ func TestInstalledMetrics(t *testing.T) {
 			if !regexp.MustCompile(`(?m)^` + name + `[{ ]`).Match(shown) {
 				t.Errorf("%s: no metric %s", file, name)
 			}
+		}
+	}
+}
+
+// A broker's certificate ends with the earlier of what it should serve and what
+// it was seen to serve.
+func TestFirstEnd(t *testing.T) {
+	t.Parallel()
+	end := time.Now()
+	saw := func(c *mqtts.ServerCertificate) *enroll.Verification {
+		return &enroll.Verification{Report: &mqtts.Report{ServerCertificate: c}}
+	}
+	for _, c := range []struct {
+		last *enroll.Verification
+		want time.Time
+	}{
+		{nil, end},
+		{saw(nil), end},
+		{saw(&mqtts.ServerCertificate{NotAfter: end.Add(time.Hour)}), end},
+		{saw(&mqtts.ServerCertificate{NotAfter: end.Add(-time.Hour)}), end.Add(-time.Hour)},
+	} {
+		if got := firstEnd(&enroll.Broker{Certificate: &ca.Certificate{NotAfter: end}, LastVerification: c.last}); !got.Equal(c.want) {
+			t.Errorf("%v, want %v", got, c.want)
 		}
 	}
 }

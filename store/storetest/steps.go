@@ -8,6 +8,7 @@ import (
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/enroll"
+	"github.com/fleetca/fleetca/enroll/mqtts"
 )
 
 // rotation returns a new rotation of a broker.
@@ -72,6 +73,47 @@ var stepsTests = []test{
 			}
 		}
 	}},
+	{"a broker's certificate is the newest that its rotations kept, or that was seen since", func(f *fixture) {
+		f.broker("b")
+		at := f.now
+		old := f.brokerCertificate("b")
+		newest := old
+		// end rotates to a new certificate that is seen once, and ends so.
+		end := func(state enroll.RotationState) {
+			f.Helper()
+			r := f.rotation("b", enroll.RotationRunning)
+			r.OldSerial = old.SerialNumber
+			f.must(f.store.CreateRotation(f.ctx, r, f.change("rotation.start", "broker:b")))
+			newest = f.brokerCertificate("b")
+			at = at.Add(time.Second)
+			f.look("b", mqtts.VerdictPass, newest.SHA256, at)
+			r.State, r.NewSerial = state, newest.SerialNumber
+			f.must(f.store.SaveRotation(f.ctx, &r, f.change("rotation.step", "rotation:"+r.ID)))
+		}
+		seen := func(served ca.Certificate) {
+			f.Helper()
+			at = at.Add(time.Second)
+			f.look("b", mqtts.VerdictPass, served.SHA256, at)
+		}
+		end(enroll.RotationRolledBack)
+		f.wantBrokerCertificate("b", old)
+		if looks, err := f.store.BrokerLooks(f.ctx, 1); err != nil || looks[0].ServedSHA256 != old.SHA256 {
+			f.Errorf("%+v, %v", looks, err)
+		}
+		seen(newest) // somebody installed it all the same
+		f.wantBrokerCertificate("b", newest)
+		seen(old)
+		f.wantBrokerCertificate("b", old)
+		end(enroll.RotationFailed) // there was no way back
+		f.wantBrokerCertificate("b", newest)
+		seen(old)
+		f.wantBrokerCertificate("b", old)
+		byHand := f.brokerCertificate("b")
+		f.wantBrokerCertificate("b", byHand)
+		end(enroll.RotationDone)
+		seen(old)
+		f.wantBrokerCertificate("b", newest)
+	}},
 	{"a broker has one running rotation", func(f *fixture) {
 		f.broker("b1")
 		f.broker("b2")
@@ -112,4 +154,20 @@ var stepsTests = []test{
 			f.wantKind(f.store.SaveRotation(f.ctx, &stale, f.change("rotation.step", "rotation:none")), ca.KindNotFound)
 		})
 	}},
+}
+
+// wantBrokerCertificate checks the certificate of a broker wherever it is read.
+func (f *fixture) wantBrokerCertificate(broker string, want ca.Certificate) {
+	f.Helper()
+	one, err := f.store.Broker(f.ctx, broker)
+	f.must(err)
+	all, _, err := f.store.Brokers(f.ctx, enroll.Page{Limit: 10})
+	f.must(err)
+	looks, err := f.store.BrokerLooks(f.ctx, 10)
+	f.must(err)
+	for _, got := range []ca.SerialNumber{one.Certificate.SerialNumber, all[0].Certificate.SerialNumber, looks[0].Newest.SerialNumber} {
+		if got != want.SerialNumber {
+			f.Errorf("the certificate of %s is %s, want %s", broker, got, want.SerialNumber)
+		}
+	}
 }

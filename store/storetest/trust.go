@@ -153,6 +153,18 @@ var trustTests = []test{
 		if h := under(7, f.now, 10, "devices"); h.Devices != 1 || !slices.Equal(h.Names, []string{"c"}) {
 			f.Fatalf("of those that confirmed generation 7: %+v", h)
 		}
+		next := f.certificate(ca.Holder{Kind: ca.HolderBroker, ID: "hall"})
+		next.IssuerID = "others"
+		f.must(f.commit(ca.Issuance{Certificate: next, Claim: &enroll.Claim{Change: f.change("broker.issue", "broker:hall")}}))
+		if h := under(0, f.now, 10, "devices"); len(h.Brokers) != 0 {
+			f.Fatalf("a broker with a newer certificate: %+v", h)
+		}
+		r := f.rotation("hall", enroll.RotationRolledBack)
+		r.NewSerial = next.SerialNumber
+		f.must(f.store.CreateRotation(f.ctx, r, f.change("broker.rotate", "broker:hall")))
+		if h := under(0, f.now, 10, "devices"); !slices.Equal(h.Brokers, []string{"hall"}) {
+			f.Fatalf("a broker that was rolled back: %+v", h)
+		}
 		if h := under(0, f.now.Add(48*time.Hour), 10, "devices", "others"); h.Devices != 0 || len(h.Names)+len(h.Brokers) != 0 {
 			f.Fatalf("expired: %+v", h)
 		}
