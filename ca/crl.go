@@ -95,7 +95,7 @@ func (a *Authority) publish(ctx context.Context, s *signer, p *publisher, scope 
 		return nil, err
 	}
 	crl.Scheduled = scheduled
-	if err := a.checkSuccessor(ctx, draft.Previous, crl, s); err != nil {
+	if err := a.checkSuccessor(ctx, draft.Previous, crl, s, now); err != nil {
 		return nil, err
 	}
 	if err := a.cfg.Ledger.SaveCRL(ctx, crl); err != nil {
@@ -222,8 +222,9 @@ func addIDP(b *cryptobyte.Builder, urls []string) {
 // checkSuccessor refuses a CRL that does not verify, or may not follow prev
 // (I10, I11): the number must grow, and an entry may be gone only when its
 // certificate expired (before prev, if that was a scheduled one), or its hold
-// was released. What is looked at is the bytes that are released.
-func (a *Authority) checkSuccessor(ctx context.Context, prev, next *CRL, s *signer) error {
+// was released. What is looked at is the bytes that are released. The entries were
+// read after a time.
+func (a *Authority) checkSuccessor(ctx context.Context, prev, next *CRL, s *signer, read time.Time) error {
 	after, err := next.parts()
 	if err != nil {
 		return err
@@ -246,13 +247,14 @@ func (a *Authority) checkSuccessor(ctx context.Context, prev, next *CRL, s *sign
 		expired = prev.ThisUpdate
 	}
 	return missing(before.entries, after.entries, func(serial SerialNumber, reason int) error {
-		return a.checkGone(ctx, next, serial, reason, expired)
+		return a.checkGone(ctx, next, serial, reason, expired, read)
 	})
 }
 
 // checkGone refuses a CRL without an entry that the one before it had, unless
-// the entry may be gone.
-func (a *Authority) checkGone(ctx context.Context, next *CRL, serial SerialNumber, reason int, expired time.Time) error {
+// the entry may be gone. A certificate that was released may have been held again
+// since the entries were read: the next CRL has it.
+func (a *Authority) checkGone(ctx context.Context, next *CRL, serial SerialNumber, reason int, expired, read time.Time) error {
 	cert, err := a.cfg.Ledger.Certificate(ctx, serial)
 	if isNotFound(err) {
 		return Errorf(KindRefusedCRL, "", "the ledger was changed by hand; restore a backup", "CRL %d of %s would drop %s, which the ledger no longer holds", next.Number, next.Scope(), serial)
@@ -260,7 +262,7 @@ func (a *Authority) checkGone(ctx context.Context, next *CRL, serial SerialNumbe
 	if err != nil {
 		return fmt.Errorf("why is %s no longer on the CRL: %w", serial, err)
 	}
-	released := reason == ReasonCertificateHold.Code() && cert.Status == StatusGood
+	released := reason == ReasonCertificateHold.Code() && (cert.Status == StatusGood || cert.RevokedAt.After(read))
 	if !released && cert.NotAfter.After(expired) {
 		return Errorf(KindRefusedCRL, "", "the ledger was changed by hand; restore a backup", "CRL %d of %s would drop %s, which is neither expired nor released", next.Number, next.Scope(), serial)
 	}

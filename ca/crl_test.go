@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -121,6 +122,24 @@ func TestI10ACRLThatDropsAnEntryIsRefused(t *testing.T) {
 		}
 		if latest, err := f.ledger.LatestCRL(f.ctx, ca.CRLScope{IssuerID: "device"}); err != nil || latest.Number != last.Number {
 			t.Errorf("%s: CRL %d is in force, %v", name, latest.Number, err)
+		}
+	}
+}
+
+// TestI10AnEntryThatIsHeldAgainMeanwhile was released when the entries were read,
+// and is held again when the CRL is looked at: by then it is for the next one.
+func TestI10AnEntryThatIsHeldAgainMeanwhile(t *testing.T) {
+	t.Parallel()
+	for _, again := range []time.Duration{-time.Millisecond, time.Millisecond} { // before the entries were read, and after
+		f := newFixture(t)
+		serial := f.issue(f.order("device")).SerialNumber
+		f.ledger.setStatus(serial, ca.ReasonCertificateHold, f.clock.now())
+		f.publish("device", true)
+		f.ledger.setStatus(serial, ca.ReasonCertificateHold, f.clock.now().Add(again))
+		f.ledger.drop(serial, false)
+		_, err := f.ca.PublishCRL(f.ctx, ca.CRLScope{IssuerID: "device"}, true)
+		if refused := errors.Is(err, ca.IsKind(ca.KindRefusedCRL)); refused != (again < 0) {
+			t.Errorf("held again %v after: %v", again, err)
 		}
 	}
 }
