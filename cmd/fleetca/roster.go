@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/fleetca/fleetca/enroll"
 )
@@ -52,6 +53,9 @@ func readRoster(path string, defaults enroll.EnrollRequest) (*roster, error) {
 	if err != nil {
 		return nil, usageError(fmt.Errorf("%s: %w", path, err), "its first line names the columns, for example: deviceId,workOrder")
 	}
+	if err := checkUTF8(path, lines, header); err != nil {
+		return nil, err
+	}
 	columns, err := columnsOf(header)
 	if err != nil {
 		return nil, usageError(fmt.Errorf("%s: %w", path, err), "columns are deviceId, csr, workOrder, profile and attributes.NAME")
@@ -65,6 +69,9 @@ func readRoster(path string, defaults enroll.EnrollRequest) (*roster, error) {
 		}
 		if err != nil {
 			return nil, usageError(fmt.Errorf("%s: %w", path, err), "mend the line; a line has as many cells as the header")
+		}
+		if err := checkUTF8(path, lines, cells); err != nil {
+			return nil, err
 		}
 		d := rosterDevice{EnrollRequest: defaults}
 		for i, text := range cells {
@@ -84,16 +91,30 @@ func readRoster(path string, defaults enroll.EnrollRequest) (*roster, error) {
 	return r, nil
 }
 
+// checkUTF8 refuses a line that was just read and is not UTF-8: what JSON cannot
+// carry would be enrolled as U+FFFD.
+func checkUTF8(path string, lines *csv.Reader, cells []string) error {
+	for i, text := range cells {
+		if !utf8.ValidString(text) {
+			line, _ := lines.FieldPos(i)
+			return usageError(fmt.Errorf("%s line %d: %q is not UTF-8", path, line, text), "save the file as UTF-8; nothing was sent")
+		}
+	}
+	return nil
+}
+
 // columnsOf returns what to do with the cells of each column.
 func columnsOf(header []string) ([]func(*rosterDevice, string), error) {
 	header[0] = strings.TrimPrefix(header[0], "\uFEFF") // spreadsheets begin with it
+	for i, name := range header {
+		header[i] = strings.TrimSpace(name)
+	}
 	var columns []func(*rosterDevice, string)
 	for i, name := range header {
-		name = strings.TrimSpace(name)
 		attribute, isAttribute := strings.CutPrefix(name, attributeColumn)
 		set := rosterColumns[name]
 		switch {
-		case slices.Contains(header[:i], header[i]):
+		case slices.Contains(header[:i], name):
 			return nil, fmt.Errorf("the column %q is there twice", name)
 		case isAttribute && attribute != "":
 			set = func(d *rosterDevice, text string) {
@@ -111,7 +132,7 @@ func columnsOf(header []string) ([]func(*rosterDevice, string), error) {
 		}
 		columns = append(columns, set)
 	}
-	if !slices.ContainsFunc(header, func(name string) bool { return strings.TrimSpace(name) == "deviceId" }) {
+	if !slices.Contains(header, "deviceId") {
 		return nil, errors.New("there is no column deviceId")
 	}
 	return columns, nil
