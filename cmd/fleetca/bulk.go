@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -238,7 +239,7 @@ func (b *bulkEnrollment) mayPass(id string, r client.BatchResult) bool {
 func (b *bulkEnrollment) folder(d rosterDevice) string { return filepath.Join(b.out, d.DeviceID) }
 
 // has reports whether a device's folder holds everything that an enrollment
-// brings, for the key of its request.
+// brings, for the key that is there.
 func (b *bulkEnrollment) has(d rosterDevice) bool {
 	var files [3][]byte
 	for i, name := range []string{"trust-bundle.pem", "chain.pem", "certificate.pem"} {
@@ -247,13 +248,18 @@ func (b *bulkEnrollment) has(d rosterDevice) bool {
 			return false
 		}
 	}
-	text, err := deviceCSR(d.csrFile, filepath.Join(b.folder(d), "key.pem"), d.DeviceID)
+	keyFile := filepath.Join(b.folder(d), "key.pem")
+	if _, err := os.Stat(keyFile); err != nil && d.csrFile == "" {
+		return false
+	}
+	text, err := deviceCSR(d.csrFile, keyFile, d.DeviceID)
 	if err != nil {
 		return false
 	}
 	request, err := ca.ParseRequest("csr", []byte(text))
 	block, _ := pem.Decode(files[2])
-	if err != nil || block == nil {
+	first, _ := pem.Decode(files[1])
+	if err != nil || block == nil || first == nil || !bytes.Equal(first.Bytes, block.Bytes) || !x509.NewCertPool().AppendCertsFromPEM(files[0]) {
 		return false
 	}
 	cert, err := x509.ParseCertificate(block.Bytes)

@@ -34,8 +34,8 @@ func enrollRoster(cmd *cobra.Command, flags *clientFlags, path, out string, defa
 	b := &bulkEnrollment{client: c, out: out, pause: 500 * time.Millisecond, pending: r.devices, show: newBulkProgress(cmd.ErrOrStderr(), len(r.devices))}
 	err = b.run(cmd.Context())
 	b.show.end()
-	if err := b.outcome.report(cmd.OutOrStdout(), flags, out); err != nil {
-		return err
+	if told := b.outcome.report(cmd.OutOrStdout(), flags, out); told != nil {
+		return errors.Join(told, err)
 	}
 	switch {
 	case err != nil:
@@ -58,10 +58,12 @@ const (
 // which is gone when there are none.
 func (o *bulkOutcome) report(w io.Writer, flags *clientFlags, out string) error {
 	slices.SortFunc(o.Failures, func(a, b bulkFailure) int { return strings.Compare(a.DeviceID, b.DeviceID) })
-	if err := o.keepFailures(filepath.Join(out, failuresFile)); err != nil {
-		return err
-	}
+	return errors.Join(o.print(w, flags, out), o.keepFailures(filepath.Join(out, failuresFile)))
+}
+
+func (o *bulkOutcome) print(w io.Writer, flags *clientFlags, out string) error {
 	if flags.json {
+		o.Failures = append([]bulkFailure{}, o.Failures...) // [] for none
 		return printJSON(w, o)
 	}
 	var facts []string

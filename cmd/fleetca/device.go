@@ -122,10 +122,13 @@ func deviceCSR(csrFile, keyFile, commonName string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Kept beside the key: signed anew, an ECDSA request is another text.
+	// Kept beside the key: signed anew, an ECDSA request is another text. One of a
+	// key that is gone is of no use.
 	kept := strings.TrimSuffix(keyFile, ".pem") + ".csr.pem"
 	if text, err := os.ReadFile(kept); err == nil {
-		return string(text), nil
+		if request, err := ca.ParseRequest("csr", text); err == nil && key.PublicKey.Equal(request.PublicKey) {
+			return string(text), nil
+		}
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: commonName}}, key)
 	if err != nil {
