@@ -14,8 +14,9 @@
 //     updates first (UPDATE ... WHERE state = ...), and only when the row count
 //     is zero a look at why.
 //  2. The function is queued. A committer takes whatever waits, runs it all in
-//     one transaction, each under a savepoint so that a bad one fails alone,
-//     and commits: one write to stable storage for many changes (group commit).
+//     one transaction, and commits: one write to stable storage for many changes
+//     (group commit). Where one is refused it fails alone: each is run again, on
+//     SQLite under a savepoint, on PostgreSQL in a transaction of its own.
 //  3. Only then does the method return. When COMMIT itself fails nobody knows
 //     whether it took effect, and the error says so.
 //
