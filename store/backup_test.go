@@ -355,13 +355,17 @@ func testBackupUnderLoad(t *testing.T, s *Store) {
 			}
 		})
 	}
-	var backups [][]byte
-	for range 3 {
+	goOn := func() {
 		for begun := n.Load(); n.Load() < begun+100 && !t.Failed(); {
 			time.Sleep(time.Millisecond)
 		}
+	}
+	var backups [][]byte
+	for range 3 {
+		goOn()
 		backups = append(backups, backUp(t, s))
 	}
+	goOn()
 	close(stop)
 	workers.Wait()
 	var last int64
