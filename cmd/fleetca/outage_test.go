@@ -28,6 +28,7 @@ func TestPostgresOutage(t *testing.T) {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
 	postgres.Kill()
+	time.Sleep(time.Second) // a child that has not noticed yet may commit once more
 	if a := enroll(); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
 		t.Errorf("without a database: %d %v %s", a.status, a.header, a.body)
 	}
