@@ -34,18 +34,16 @@ func enrollRoster(cmd *cobra.Command, flags *clientFlags, path, out string, defa
 	b := &bulkEnrollment{client: c, out: out, pause: 500 * time.Millisecond, pending: r.devices, show: newBulkProgress(cmd.ErrOrStderr(), len(r.devices))}
 	err = b.run(cmd.Context())
 	b.show.end()
-	if told := b.outcome.report(cmd.OutOrStdout(), flags, out); told != nil {
-		return errors.Join(told, err)
-	}
+	unreported := b.outcome.report(cmd.OutOrStdout(), flags, out)
 	switch {
 	case err != nil:
 		err = clientError(err)
-		return hinted(fmt.Errorf("%d devices are open: %w", b.outcome.Open, err), strings.TrimPrefix(hintOf(err)+"; then run the same command again: it goes on where it is", "; then "))
+		err = hinted(fmt.Errorf("%d devices are open: %w", b.outcome.Open, err), strings.TrimPrefix(hintOf(err)+"; then run the same command again: it goes on where it is", "; then "))
 	case b.outcome.Failed > 0:
-		return hinted(fmt.Errorf("%d of %d devices were not enrolled", b.outcome.Failed, len(r.devices)),
+		err = hinted(fmt.Errorf("%d of %d devices were not enrolled", b.outcome.Failed, len(r.devices)),
 			"mend what is named in "+filepath.Join(out, failuresFile)+", and run the same command again: it goes on where it is")
 	}
-	return nil
+	return errors.Join(err, unreported)
 }
 
 // failuresFile has every failure; the terminal shows the first.
@@ -55,7 +53,7 @@ const (
 )
 
 // report prints what became of the devices, and keeps the failures in a file,
-// which is gone when there are none.
+// which is gone when there are none. One is done though the other fails.
 func (o *bulkOutcome) report(w io.Writer, flags *clientFlags, out string) error {
 	slices.SortFunc(o.Failures, func(a, b bulkFailure) int { return strings.Compare(a.DeviceID, b.DeviceID) })
 	return errors.Join(o.print(w, flags, out), o.keepFailures(filepath.Join(out, failuresFile)))

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/fleetca/fleetca/enroll"
 )
 
 // A cutter passes connections on to a server, and cuts each after so many bytes
@@ -249,5 +251,69 @@ func TestBulkOverRestart(t *testing.T) {
 	}
 	if n := len(enrolledIn(t, out)); n != devices {
 		t.Errorf("%d of %d devices", n, devices)
+	}
+}
+
+// A folder that is damaged is not taken for one that has its files, and is
+// mended by the next run; nothing is made by the look at it.
+func TestBulkMendsFolders(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t)
+	out := filepath.Join(t.TempDir(), "line")
+	args := append([]string{"device", "enroll", "--csv", writeRoster(t, "mend", 2), "--out", out}, s.clientArgs(t, s.people, "operator")...)
+	mustRun(t, args...)
+	file := func(device, name string) string { return filepath.Join(out, device, name) }
+	other, err := os.ReadFile(file("mend-0001", "chain.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"certificate.pem": string(other), "chain.pem": string(other), "trust-bundle.pem": "-----BEGIN CERTIFICATE-----\n"} {
+		path := file("mend-0000", name)
+		sound, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		stdout := mustRun(t, args...)
+		if mended, err := os.ReadFile(path); err != nil || !bytes.Equal(mended, sound) || !strings.Contains(stdout, "given again  1") {
+			t.Errorf("%s: %v\n%s", name, err, stdout)
+		}
+	}
+	if err := os.Remove(file("mend-0000", "key.pem")); err != nil {
+		t.Fatal(err)
+	}
+	b := &bulkEnrollment{out: out}
+	if b.has(rosterDevice{EnrollRequest: enroll.EnrollRequest{DeviceID: "mend-0000"}}) || !b.has(rosterDevice{EnrollRequest: enroll.EnrollRequest{DeviceID: "mend-0001"}}) {
+		t.Error("the device without its key has everything, or the other has not")
+	}
+	if _, err := os.Stat(file("mend-0000", "key.pem")); err == nil {
+		t.Error("a key was made")
+	}
+}
+
+// What became of the devices is said also when the failures cannot be kept, with
+// why the run ended.
+func TestBulkWithoutFailuresFile(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t)
+	out := filepath.Join(t.TempDir(), "line")
+	if err := os.MkdirAll(filepath.Join(out, failuresFile, "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	operator := s.clientArgs(t, s.people, "operator")
+	for _, c := range []struct {
+		args           []string
+		stdout, stderr string
+	}{
+		{[]string{"--work-order", "none"}, "refused  2", "2 of 2 devices were not enrolled"},
+		{nil, "enrolled  2", ""},
+	} {
+		args := append([]string{"device", "enroll", "--csv", writeRoster(t, "full", 2), "--out", out}, append(operator, c.args...)...)
+		stdout, stderr, code := fleetca(t, args...)
+		if code != exitFail || !strings.Contains(stdout, c.stdout) || !strings.Contains(stderr, c.stderr) || !strings.Contains(stderr, failuresFile+": ") {
+			t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+		}
 	}
 }
