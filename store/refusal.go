@@ -142,7 +142,7 @@ func deviceRefusal(ctx context.Context, q querier, c *enroll.Claim, now time.Tim
 			case good == 0:
 				return ca.Errorf(enroll.KindDuplicateDevice, "deviceId", "let an operator enroll it again", "device %q is enrolled, and holds no good certificate any more", c.Device.ID)
 			}
-			return ca.Errorf(enroll.KindDuplicateDevice, "deviceId", "renew its certificate, or revoke the device and use another device id", "device %q is enrolled", c.Device.ID)
+			return ca.Errorf(enroll.KindDuplicateDevice, "deviceId", "renew its certificate; without its key, an operator makes it a renewal link (fleetca device renewal-link)", "device %q is enrolled", c.Device.ID)
 		}
 	case enroll.DeviceRegistered:
 		if !first {
