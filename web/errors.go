@@ -45,7 +45,7 @@ func (r *refusal) At(field string) bool { return r != nil && r.Field == field }
 var titles = map[int]string{
 	http.StatusNotFound: "Not found", http.StatusForbidden: "Not permitted", http.StatusUnauthorized: "Not signed in",
 	http.StatusConflict: "Conflict", http.StatusTooManyRequests: "Too many attempts",
-	http.StatusServiceUnavailable: "Out of order for now", http.StatusInternalServerError: "Something broke",
+	http.StatusServiceUnavailable: "Not available for now", http.StatusInternalServerError: "Something broke",
 	http.StatusUnprocessableEntity: "Refused",
 }
 
